@@ -1,0 +1,338 @@
+"""From a layer's tar to the tree that Docker's overlay2 driver unpacks from it.
+
+The engine runs its archive code (``Unpack``) over the tar inside the layer's own directory, entry by
+entry, through the kernel; these rules give the same tree without running either. What they follow:
+moby's archive.go (``Unpack``, ``createTarFile``), archive_linux.go (whiteouts to overlayfs form),
+time.go (times outside 1970 to 2262 become 0), tar-split's packer.go (duplicate paths) and the kernel's
+path walk, where they are visible in the result. Every rule is tried against a real ``docker load``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from shiplap.core.entries import Kind, printable
+from shiplap.core.errors import Refused
+from shiplap.core.layer.tree import OPAQUE, Inode, LayerTree
+from shiplap.core.tar.reader import TarHeader
+
+WHITEOUT_PREFIX = b".wh."
+OPAQUE_MARKER = b".wh..wh..opq"
+NAME_MAX_BYTES = 255
+PATH_MAX_BYTES = 4095
+SYMLINKS_MAX = 40
+ID_MAX = (1 << 32) - 2
+XATTR_NAME_MAX_BYTES = 255
+XATTR_VALUE_MAX_BYTES = 65536
+_TIME_MAX_EPOCH = 9223372036  # Go's time.Unix(0, 1<<63-1): later times become 0 in the engine
+_RAISE_ENTRIES = "raise `limits: {entries: …}` in the manifest if you trust the image"
+_CAPABILITY = b"security.capability"
+_NEEDS_CLEANING = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
+_KINDS = {
+    b"0": Kind.REGULAR,
+    b"1": Kind.HARDLINK,
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHARACTER,
+    b"4": Kind.BLOCK,
+    b"5": Kind.DIRECTORY,
+    b"6": Kind.FIFO,
+}
+
+
+class LayerRefused(Refused):
+    """A layer that the engine cannot unpack, or that leaves its root."""
+
+
+class LayerBuilder:
+    """Applies entries one after another; ``finish`` gives the tree.
+
+    ``where`` names image and layer in errors; ``epoch`` is the time of what the engine stamps "now";
+    ``note`` receives warnings; ``entries_max`` bounds the number of entries and implied directories.
+    """
+
+    def __init__(self, *, where: str, epoch: int, entries_max: int, note: Callable[[str], object]) -> None:
+        self._where = where
+        self._epoch = epoch
+        self._entries_max = entries_max
+        self._note = note
+        self._root = Inode(Kind.DIRECTORY, 0o755, 0, 0, epoch)
+        self._seen: set[bytes] = set()
+        self._inodes = 0
+        # The last parent directory, since neighbours in a tar mostly share it, and whether a symbolic
+        # link was on the way to it.
+        self._cached_parent: tuple[bytes, Inode] = (b"", self._root)
+        self._through_link = self._cached_through_link = False
+        self.displaced: set[int] = set()
+        """Offsets of file contents that later entries took from their names."""
+
+    def add(self, header: TarHeader) -> bool:
+        """Apply one entry; says whether it made a regular file that lies at the entry's own name.
+
+        No for everything else, also for a file that was reached through a symbolic link: the engine
+        opens names from outside the layer, where an absolute link leads elsewhere.
+        Raises LayerRefused naming image, layer and entry.
+        """
+        try:
+            return self._add(header)
+        except _Unacceptable as problem:
+            raise LayerRefused(f"{self._where}, entry {printable(header.name)!r}: {problem}", hint=problem.hint) from None
+
+    def finish(self) -> LayerTree:
+        tree = LayerTree(self._root)
+        tree.measure()
+        return tree
+
+    def _add(self, header: TarHeader) -> bool:
+        name = header.name
+        cleaned = clean(name)
+        # tar-split refuses what it cannot name twice; a leading slash makes another name there.
+        if cleaned in self._seen:
+            raise _Unacceptable("the path is in the layer twice, which the engine refuses")
+        self._seen.add(cleaned)
+        if len(self._seen) > self._entries_max:
+            raise _Unacceptable(
+                f"the layer has more than {self._entries_max} entries",
+                "raise `limits: {entries: …}` in the manifest if you trust the image",
+            )
+        if header.typeflag == b"g":
+            return False
+        path = inside_root(name)
+        if not path:
+            return False  # the engine makes the root directory itself
+        if header.sparse:
+            raise _Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
+        kind = _KINDS.get(header.typeflag)
+        if kind is None:
+            raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
+        if not (0 <= header.uid <= ID_MAX and 0 <= header.gid <= ID_MAX):
+            raise _Unacceptable(f"owner {header.uid}:{header.gid} is outside 0 to {ID_MAX}")
+        parent_path, _, base = path.rpartition(b"/")
+        parent = self._parent(parent_path)
+        assert parent.children is not None
+        if base.startswith(WHITEOUT_PREFIX):
+            self._remove(parent, base, kind)
+            self._whiteout(parent, base, header)
+            return False
+        if len(base) > NAME_MAX_BYTES:
+            raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
+        self._remove(parent, base, kind)
+        inode = parent.children.get(base)
+        if kind is Kind.HARDLINK:
+            self._hard_link(parent, base, header)
+            return False
+        if inode is None:
+            inode = self._new(kind, header)
+            parent.children[base] = inode
+        mtime, nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
+        inode.mtime_epoch, inode.mtime_nanoseconds = mtime, nanoseconds
+        inode.uid, inode.gid = header.uid, header.gid
+        if header.xattrs:
+            self._set_xattrs(inode, header)
+        if kind is not Kind.SYMLINK:
+            inode.mode = header.mode & 0o7777
+        return kind is Kind.REGULAR and not self._through_link
+
+    def _new(self, kind: Kind, header: TarHeader) -> Inode:
+        inode = self._inode(kind, 0o777 if kind is Kind.SYMLINK else 0)
+        if kind is Kind.REGULAR:
+            inode.offset, inode.size_bytes = header.data_offset, header.data_bytes
+        elif kind is Kind.SYMLINK:
+            if not header.linkname:
+                raise _Unacceptable("a symbolic link without a target")
+            if len(header.linkname) > PATH_MAX_BYTES:
+                raise _Unacceptable(f"a link target of {len(header.linkname)} bytes; the limit is {PATH_MAX_BYTES}")
+            inode.link, inode.size_bytes = header.linkname, len(header.linkname)
+        elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
+            # The kernel's device numbers: 12 bits major, 20 bits minor (include/linux/kdev_t.h).
+            if not (0 <= header.devmajor < 1 << 12 and 0 <= header.devminor < 1 << 20):
+                raise _Unacceptable(f"device {header.devmajor}:{header.devminor} is outside 4095:1048575")
+            inode.device = (header.devmajor, header.devminor)
+        return inode
+
+    def _inode(self, kind: Kind, mode: int, uid: int = 0, gid: int = 0) -> Inode:
+        self._inodes += 1
+        if self._inodes > 2 * self._entries_max:
+            raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files")
+        return Inode(kind, mode, uid, gid, self._epoch)
+
+    def _remove(self, parent: Inode, base: bytes, kind: Kind) -> None:
+        """What is there goes, unless a directory meets a directory (archive.go: "merge them")."""
+        assert parent.children is not None
+        old = parent.children.get(base)
+        if old is None or (old.kind is Kind.DIRECTORY and kind is Kind.DIRECTORY):
+            return
+        del parent.children[base]
+        self._cached_parent = (b"", self._root)
+        self._cached_through_link = False
+        removed = [old]
+        while removed:
+            inode = removed.pop()
+            inode.names -= 1
+            if inode.kind is Kind.REGULAR and inode.size_bytes:
+                self.displaced.add(inode.offset)
+            if inode.children:
+                removed.extend(inode.children.values())
+
+    def _whiteout(self, parent: Inode, base: bytes, header: TarHeader) -> None:
+        assert parent.children is not None
+        if base == OPAQUE_MARKER:
+            parent.set_xattr(*OPAQUE)
+            return
+        original = base[len(WHITEOUT_PREFIX) :]
+        if original in (b"", b".", b".."):
+            raise _Unacceptable("a whiteout of nothing that could be named")
+        if len(base) > NAME_MAX_BYTES:
+            raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
+        if original in parent.children:
+            raise _Unacceptable("a whiteout of a path that the same layer made before, which the engine refuses")
+        parent.children[original] = self._inode(Kind.CHARACTER, 0, header.uid, header.gid)
+
+    def _hard_link(self, parent: Inode, base: bytes, header: TarHeader) -> None:
+        assert parent.children is not None
+        target = self._find(inside_root(header.linkname))
+        if target is None:
+            raise _Unacceptable(
+                f"a hard link to {printable(header.linkname)!r}, which the layer has not made before it",
+                "a hard link cannot reach a lower layer's file or a later entry; the engine refuses it too",
+            )
+        if target.kind is Kind.DIRECTORY:
+            raise _Unacceptable(f"a hard link to the directory {printable(header.linkname)!r}")
+        parent.children[base] = target
+        target.names += 1
+        # The kernel drops file capabilities on every chown, also one that changes nothing.
+        if target.xattrs is not None:
+            target.xattrs.pop(_CAPABILITY, None)
+        target.uid, target.gid = header.uid, header.gid
+        if header.xattrs:
+            self._set_xattrs(target, header)
+        if target.kind is not Kind.SYMLINK:
+            target.mode = header.mode & 0o7777
+            target.mtime_epoch, target.mtime_nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
+
+    def _set_xattrs(self, inode: Inode, header: TarHeader) -> None:
+        for key, value in header.xattrs:
+            namespace, _, rest = key.partition(b".")
+            if key.startswith((b"trusted.overlay.", b"user.overlay.")):
+                raise _Unacceptable(f"it brings the overlayfs mark {printable(key)}, which only an engine may set")
+            if key.startswith(b"system.posix_acl_"):
+                raise _Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
+            if namespace not in (b"user", b"trusted", b"security") or not rest:
+                self._note(
+                    f"{self._where}, entry {printable(header.name)!r}: xattr {printable(key)!r} is in no namespace of Linux; left out"
+                )
+                continue
+            if len(key) > XATTR_NAME_MAX_BYTES or len(value) > XATTR_VALUE_MAX_BYTES:
+                raise _Unacceptable(f"xattr {printable(key[:40])!r} is longer than Linux allows")
+            if namespace == b"user" and inode.kind not in (Kind.REGULAR, Kind.DIRECTORY):
+                continue  # the kernel says EPERM, the engine goes on
+            inode.set_xattr(key, value)
+
+    def _parent(self, path: bytes) -> Inode:
+        """The directory ``path``, made with 0755 0:0 where nothing is there yet."""
+        if path == self._cached_parent[0]:
+            self._through_link = self._cached_through_link
+            return self._cached_parent[1]
+        directory = self._walk(path, make=True)
+        if directory is None or directory.kind is not Kind.DIRECTORY:
+            raise _Unacceptable(f"its parent {printable(path)!r} is no directory")
+        self._cached_parent = (path, directory)
+        self._cached_through_link = self._through_link
+        return directory
+
+    def _find(self, path: bytes) -> Inode | None:
+        """The object at ``path``; its last component is not followed, as link(2) does not."""
+        parent_path, _, base = path.rpartition(b"/")
+        parent = self._walk(parent_path, make=False)
+        if parent is None or parent.children is None:
+            return None
+        return parent.children.get(base) if base else None
+
+    def _walk(self, path: bytes, *, make: bool) -> Inode | None:
+        """Follow ``path`` from the root, through symbolic links, inside the root."""
+        trail = [self._root]
+        self._through_link = False
+        pending = path.split(b"/")[::-1] if path else []
+        links = 0
+        followed = 0  # components of pending that come from a link's target: those are never made
+        while pending:
+            component = pending.pop()
+            from_link = followed > 0
+            followed = max(0, followed - 1)
+            directory = trail[-1]
+            if directory.children is None:
+                raise _Unacceptable(f"its path goes through {printable(path)!r}, which is no directory")
+            if component in (b"", b"."):
+                continue
+            if component == b"..":
+                if len(trail) == 1:
+                    raise _Unacceptable("its path climbs above the root of the layer through a symbolic link")
+                trail.pop()
+                continue
+            inode = directory.children.get(component)
+            if inode is None:
+                if from_link:
+                    raise _Unacceptable("its path goes through a symbolic link whose target is not in the layer")
+                if not make:
+                    return None
+                if len(component) > NAME_MAX_BYTES:
+                    raise _Unacceptable(f"a name of {len(component)} bytes; the limit is {NAME_MAX_BYTES}")
+                inode = directory.children[component] = self._inode(Kind.DIRECTORY, 0o755)
+            elif inode.kind is Kind.SYMLINK:
+                links += 1
+                self._through_link = True
+                if links > SYMLINKS_MAX:
+                    raise _Unacceptable(f"its path goes through more than {SYMLINKS_MAX} symbolic links")
+                target = inode.link.split(b"/")
+                if inode.link.startswith(b"/"):
+                    trail = [self._root]
+                pending.extend(reversed(target))
+                followed += len(target)
+                continue
+            trail.append(inode)
+        return trail[-1]
+
+
+class _Unacceptable(Exception):
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def clean(name: bytes) -> bytes:
+    """Go's ``filepath.Clean``: the name under which tar-split and the engine know an entry."""
+    if not _NEEDS_CLEANING.search(name):
+        return name
+    rooted = name.startswith(b"/")
+    kept: list[bytes] = []
+    for component in name.split(b"/"):
+        if component in (b"", b"."):
+            continue
+        if component == b"..":
+            if kept and kept[-1] != b"..":
+                kept.pop()
+                continue
+            if rooted:
+                continue
+        kept.append(component)
+    return (b"/" if rooted else b"") + b"/".join(kept) or b"."
+
+
+def inside_root(name: bytes) -> bytes:
+    """``name`` as a path relative to the root, lexically cleaned; ``b""`` is the root itself.
+
+    Stricter than Docker on purpose: it puts what climbs above the root back inside, we refuse it.
+    """
+    path = clean(name.lstrip(b"/"))
+    if path == b".":
+        return b""
+    if path == b".." or path.startswith(b"../"):
+        raise _Unacceptable(f"{printable(name)!r} leaves the root of the layer", "Docker would put it inside the root; shiplap refuses")
+    if len(path) > PATH_MAX_BYTES:
+        raise _Unacceptable(f"a path of {len(path)} bytes; the limit is {PATH_MAX_BYTES}")
+    return path
+
+
+def bounded_time(seconds: int, nanoseconds: int) -> tuple[int, int]:
+    """The time that reaches the disk: before 1970 or after 2262 the engine writes 0."""
+    return (seconds, nanoseconds) if 0 <= seconds <= _TIME_MAX_EPOCH else (0, 0)

@@ -1,0 +1,132 @@
+"""The tree of one layer, as inodes with names, before it becomes an entry stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shiplap.core.entries import Entry, FileSlice, Kind
+
+OPAQUE = (b"trusted.overlay.opaque", b"y")
+
+
+class Inode:
+    """One object of the tree. ``names`` counts its hard links; directories have ``children``.
+
+    Mutable while the rules run: a later hard link entry changes owner and mode of what it links to.
+    """
+
+    __slots__ = (
+        "children",
+        "device",
+        "gid",
+        "kind",
+        "link",
+        "mode",
+        "mtime_epoch",
+        "mtime_nanoseconds",
+        "names",
+        "offset",
+        "size_bytes",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(self, kind: Kind, mode: int, uid: int, gid: int, mtime_epoch: int, mtime_nanoseconds: int = 0) -> None:
+        self.kind = kind
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime_epoch = mtime_epoch
+        self.mtime_nanoseconds = mtime_nanoseconds
+        self.names = 1
+        self.link = b""
+        self.device = (0, 0)
+        self.offset = 0
+        self.size_bytes = 0
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.children: dict[bytes, Inode] | None = {} if kind is Kind.DIRECTORY else None
+
+    def set_xattr(self, name: bytes, value: bytes) -> None:
+        if self.xattrs is None:
+            self.xattrs = {}
+        self.xattrs[name] = value
+
+
+class LayerTree:
+    """What one layer holds: ``root`` is the directory that the engine calls ``diff``.
+
+    ``size_bytes`` counts as the engine's ``size`` file does: each regular file and symbolic link once
+    however many names it has, no directories. ``entries`` counts paths, the root not among them.
+    """
+
+    __slots__ = ("entries", "root", "size_bytes")
+
+    def __init__(self, root: Inode) -> None:
+        self.root = root
+        self.entries = 0
+        self.size_bytes = 0
+
+    def walk(self) -> Iterator[tuple[bytes, Inode]]:
+        """Every path below the root with its inode: parents first, children in byte order of their names."""
+        stack: list[Iterator[tuple[bytes, Inode]]] = [iter(_sorted(b"", self.root))]
+        while stack:
+            for path, inode in stack[-1]:
+                yield path, inode
+                if inode.children:
+                    stack.append(iter(_sorted(path + b"/", inode)))
+                    break
+            else:
+                stack.pop()
+
+    def measure(self) -> None:
+        """Count ``entries`` and ``size_bytes``."""
+        entries = size_bytes = 0
+        seen: set[int] = set()
+        for _, inode in self.walk():
+            entries += 1
+            if inode.kind is Kind.REGULAR or inode.kind is Kind.SYMLINK:
+                if inode.names > 1:
+                    if id(inode) in seen:
+                        continue
+                    seen.add(id(inode))
+                size_bytes += inode.size_bytes
+        self.entries, self.size_bytes = entries, size_bytes
+
+    def stream(self, prefix: bytes, tar: FileSlice) -> Iterator[Entry]:
+        """The tree as entries below ``prefix`` (the root's own path); content is read from ``tar``."""
+        first_names: dict[int, bytes] = {}
+        root = self.root
+        yield Entry(prefix, Kind.DIRECTORY, root.mode, root.uid, root.gid, root.mtime_epoch, root.mtime_nanoseconds, xattrs=_xattrs(root))
+        below = prefix + b"/" if prefix else b""
+        for path, inode in self.walk():
+            full = below + path
+            kind, link = inode.kind, inode.link
+            content = None
+            if inode.names > 1:
+                first = first_names.setdefault(id(inode), full)
+                if first is not full:
+                    kind, link = Kind.HARDLINK, first
+            if kind is Kind.REGULAR:
+                content = FileSlice(tar.descriptor, tar.offset + inode.offset, inode.size_bytes, tar.name)
+            yield Entry(
+                full,
+                kind,
+                inode.mode,
+                inode.uid,
+                inode.gid,
+                inode.mtime_epoch,
+                inode.mtime_nanoseconds,
+                link,
+                inode.device,
+                _xattrs(inode) if inode.xattrs and kind is not Kind.HARDLINK else (),
+                content,
+            )
+
+
+def _sorted(prefix: bytes, directory: Inode) -> list[tuple[bytes, Inode]]:
+    assert directory.children is not None
+    return [(prefix + name, directory.children[name]) for name in sorted(directory.children)]
+
+
+def _xattrs(inode: Inode) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple(sorted(inode.xattrs.items())) if inode.xattrs else ()

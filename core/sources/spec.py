@@ -1,0 +1,136 @@
+"""What a user writes to name a source: skopeo's transports.
+
+``docker-archive:FILE[:REF]``, ``oci:DIR[:REF]``, ``oci-archive:FILE[:REF]``. REF is a reference, ``@N``
+(the N-th image, counted from 0, as in skopeo) or ``@sha256:…`` (of the manifest, the index or the
+config). As in skopeo a path ends at its first colon. A name without transport means ``docker://``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from shiplap.core.errors import Refused
+from shiplap.core.reference import Reference, ReferenceInvalid, parse_reference
+
+FILE_TRANSPORTS = ("docker-archive", "oci", "oci-archive")
+# Known by name; reading them is not implemented yet. The value says how to get to a source that is.
+_COPY = "copy it first: skopeo copy {text} oci:images:NAME, and use oci:images:NAME"
+_LATER = {"docker": _COPY, "docker-daemon": _COPY, "podman": "save it first: podman save -o images.tar {location}, and use docker-archive:images.tar"}
+# Further transports of skopeo, so that they are not taken for image names.
+_FOREIGN = ("containers-storage", "dir", "ostree", "sif", "tarball", "atomic")
+_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+# Annotations of OCI layouts may hold names that are no references ("v1+build").
+_LAYOUT_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:--|[-._:@+/])[A-Za-z0-9]+)*")
+
+
+class SourceInvalid(Refused):
+    """A text that names no source."""
+
+
+class TransportNotImplemented(Refused):
+    """A transport that this release knows but cannot read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """A source as the user wrote it.
+
+    ``location``: path of the file or folder, or the image's name for engines and registries.
+    ``reference``: REF as written, or None. ``text``: all of it.
+    """
+
+    transport: str
+    location: str
+    reference: str | None
+    text: str
+
+    @property
+    def public_text(self) -> str:
+        """The source without the folders of this machine, for records and messages."""
+        if self.transport not in FILE_TRANSPORTS:
+            return self.text
+        ref = "" if self.reference is None else f":{self.reference}"
+        return f"{self.transport}:{self.base_name}{ref}"
+
+    @property
+    def base_name(self) -> str:
+        return PurePath(self.location).name or self.location
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """What REF selects: a position, a digest, or a name (with a digest perhaps)."""
+
+    text: str
+    position: int | None = None
+    digest: str | None = None
+    reference: Reference | None = None
+
+    def matches_name(self, names: tuple[str, ...], references: tuple[str, ...]) -> bool:
+        """Whether the name part fits one of the source's own ``names`` or full ``references``."""
+        if self.text in names:
+            return True
+        wanted = self.reference
+        if wanted is None:
+            return False
+        if wanted.tag is None:  # name@digest: any tag of that name
+            return any(parse_reference(one).name == wanted.name for one in references)
+        return str(Reference(wanted.domain, wanted.path, wanted.tag)) in references
+
+
+def parse_source(text: str) -> SourceSpec:
+    """Parse what the user wrote; raises SourceInvalid and ReferenceInvalid. Looks at no file."""
+    prefix, colon, rest = text.partition(":")
+    if colon and prefix in FILE_TRANSPORTS:
+        location, colon, reference = rest.partition(":")
+        if not location:
+            raise SourceInvalid(f"{text!r} names no file", hint=f"write {prefix}:PATH or {prefix}:PATH:REF")
+        if colon:
+            parse_selector(reference, text)
+        return SourceSpec(prefix, location, reference if colon else None, text)
+    if text.startswith("docker://"):
+        return SourceSpec("docker", str(parse_reference(text.removeprefix("docker://"))), None, text)
+    if colon and prefix in _LATER and prefix != "docker":
+        if not rest:
+            raise SourceInvalid(f"{text!r} names no image", hint=f"write {prefix}:NAME:TAG")
+        return SourceSpec(prefix, rest, None, text)
+    if colon and prefix in _FOREIGN:
+        raise SourceInvalid(f"{text!r}: shiplap cannot read {prefix}:", hint=f"copy it first: skopeo copy {text} oci:images:NAME")
+    try:
+        return SourceSpec("docker", str(parse_reference(text)), None, text)
+    except ReferenceInvalid as error:
+        known = (*FILE_TRANSPORTS, *_LATER)
+        close = difflib.get_close_matches(prefix, known, 1) if colon else []
+        hint = f"did you mean {close[0]}:?" if close else "for a file write docker-archive:FILE or oci-archive:FILE, for a folder oci:DIR"
+        raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=hint) from error
+
+
+def parse_selector(reference: str | None, text: str) -> Selector | None:
+    """What REF of the source ``text`` selects, None where there is none; raises SourceInvalid."""
+    if reference is None:
+        return None
+    if reference.startswith("@"):
+        pinned = reference[1:]
+        if _DIGEST.fullmatch(pinned):
+            return Selector(reference, digest=pinned)
+        if pinned.isascii() and pinned.isdigit() and len(pinned) < 10:
+            return Selector(reference, position=int(pinned))
+        raise SourceInvalid(f"{text!r}: {reference!r} is neither @N nor @sha256:…", hint="@0 is the first image")
+    try:
+        parsed = parse_reference(reference)
+    except ReferenceInvalid as error:
+        if _LAYOUT_NAME.fullmatch(reference):
+            return Selector(reference)
+        raise SourceInvalid(
+            f"{text!r}: {reference!r} is not an image reference", hint="a path ends at its first colon: rename a file with colons, or link to it"
+        ) from error
+    return Selector(reference, digest=parsed.digest, reference=parsed)
+
+
+def not_implemented(spec: SourceSpec) -> TransportNotImplemented:
+    """The error for a transport of a later release, with the way round."""
+    hint = _LATER[spec.transport].format(text=spec.text if ":" in spec.text else f"docker://{spec.text}", location=spec.location)
+    return TransportNotImplemented(f"{spec.text}: reading {spec.transport} sources is not yet implemented in this release", hint=hint)

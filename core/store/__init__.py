@@ -1,0 +1,1 @@
+"""An engine's on-disk image storage, written without the engine."""

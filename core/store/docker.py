@@ -1,0 +1,121 @@
+"""Docker's overlay2 data-root: the small files around the layers' trees.
+
+Layout, names and modes as the engine's own code writes them (moby: layer/filestore.go, image/fs.go,
+reference/store.go, daemon/graphdriver/overlay2/overlay.go). The engine's random values are replaced by
+content: the cache-id is the chainID's hex, the link name comes from a hash of the chainID.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from shiplap.core.entries import Bytes, Content, Entry, Kind
+from shiplap.core.store.model import StoredImage, StoredLayer
+
+DATA_ROOT_MODE = 0o710
+_LINK_NAME_LENGTH = 26
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What the metadata of a layer needs to know once its tar has been read.
+
+    ``size_bytes`` as the engine counts; ``has_children``: another layer of the store lies on it.
+    """
+
+    stored: StoredLayer
+    size_bytes: int
+    has_children: bool
+
+
+def link_name(chain_id: str) -> str:
+    """The short name below ``overlay2/l`` that keeps mount options short: 26 base32 characters."""
+    return base64.b32encode(hashlib.sha256(f"link:{chain_id}".encode()).digest()).decode()[:_LINK_NAME_LENGTH]
+
+
+class MetadataTree:
+    """Small files and directories, gathered in any order, given out as a sorted tree."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._entries: dict[tuple[bytes, ...], Entry] = {}
+
+    def directory(self, path: str, mode: int) -> None:
+        self._put(Entry(path.encode(), Kind.DIRECTORY, mode, mtime_epoch=self._epoch))
+
+    def file(self, path: str, content: bytes | Content, mode: int) -> None:
+        held = Bytes(content) if isinstance(content, bytes) else content
+        self._put(Entry(path.encode(), Kind.REGULAR, mode, mtime_epoch=self._epoch, content=held))
+
+    def symlink(self, path: str, target: str) -> None:
+        self._put(Entry(path.encode(), Kind.SYMLINK, 0o777, mtime_epoch=self._epoch, link=target.encode()))
+
+    def _put(self, entry: Entry) -> None:
+        self._entries[tuple(entry.path.split(b"/")) if entry.path else ()] = entry
+
+    def entries(self) -> Iterator[Entry]:
+        """Parents first, children in byte order of their names."""
+        for key in sorted(self._entries):
+            yield self._entries[key]
+
+
+def put_base(tree: MetadataTree, at: str) -> None:
+    """The directories every data-root of this driver has, below ``at`` (``skeleton/`` or nothing)."""
+    tree.directory(at.rstrip("/"), DATA_ROOT_MODE)
+    for path, mode in (
+        ("image", 0o700),
+        ("image/overlay2", 0o700),
+        ("image/overlay2/imagedb", 0o700),
+        ("image/overlay2/imagedb/content", 0o700),
+        ("image/overlay2/imagedb/content/sha256", 0o700),
+        ("image/overlay2/layerdb", 0o700),
+        ("image/overlay2/layerdb/sha256", 0o755),
+        ("overlay2", 0o710),
+        ("overlay2/l", 0o700),
+    ):
+        tree.directory(at + path, mode)
+
+
+def put_images(tree: MetadataTree, at: str, images: Iterable[StoredImage]) -> None:
+    """Configs and ``repositories.json``."""
+    repositories: dict[str, dict[str, str]] = {}
+    for stored in images:
+        digest = stored.image.config_digest
+        tree.file(f"{at}image/overlay2/imagedb/content/sha256/{digest.partition(':')[2]}", stored.image.config, 0o600)
+        for reference in stored.references:
+            name = reference.familiar_name
+            names = repositories.setdefault(name, {})
+            if reference.tag:
+                names[f"{name}:{reference.tag}"] = digest
+            if reference.digest:
+                names[f"{name}@{reference.digest}"] = digest
+    text = json.dumps({"Repositories": repositories}, sort_keys=True, separators=(",", ":"))
+    tree.file(f"{at}image/overlay2/repositories.json", text.encode(), 0o600)
+
+
+def put_layer(tree: MetadataTree, at: str, facts: LayerFacts) -> None:
+    """A layer's record in ``layerdb`` and its directory below ``overlay2``.
+
+    Not among them: ``diff`` and ``tar-split.json.gz``, which are links in a skeleton and real in a
+    data-root.
+    """
+    stored = facts.stored
+    record = f"{at}image/overlay2/layerdb/sha256/{stored.hex}"
+    tree.directory(record, 0o700)
+    tree.file(f"{record}/cache-id", stored.hex.encode(), 0o644)
+    tree.file(f"{record}/diff", stored.layer.diff_id.encode(), 0o644)
+    tree.file(f"{record}/size", str(facts.size_bytes).encode(), 0o644)
+    home = f"{at}overlay2/{stored.hex}"
+    tree.directory(home, 0o710)
+    tree.file(f"{home}/link", link_name(stored.chain_id).encode(), 0o644)
+    tree.symlink(f"{at}overlay2/l/{link_name(stored.chain_id)}", f"../{stored.hex}/diff")
+    if facts.has_children:
+        tree.file(f"{home}/committed", b"", 0o600)
+    if stored.ancestors:
+        tree.file(f"{record}/parent", stored.ancestors[0].encode(), 0o644)
+        tree.file(f"{home}/lower", ":".join(f"l/{link_name(chain_id)}" for chain_id in stored.ancestors).encode(), 0o644)
+        tree.directory(f"{home}/work", 0o700)

@@ -1,0 +1,94 @@
+"""What goes into a store: images with the references asked for, and the layers they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from shiplap.core.errors import Refused
+from shiplap.core.image import Image, Layer, chain_ids
+from shiplap.core.platform import Platform
+from shiplap.core.reference import Reference
+
+
+class StoreRefused(Refused):
+    """Images that cannot be in one store together."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image and the references under which the device knows it, sorted; digest references included."""
+
+    image: Image
+    references: tuple[Reference, ...]
+
+    @property
+    def chain_ids(self) -> tuple[str, ...]:
+        return chain_ids(self.image.diff_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayer:
+    """A layer at its place in a stack: the chainID is its identity in the store.
+
+    ``ancestors``: chainIDs of the layers below it, nearest first.
+    """
+
+    chain_id: str
+    ancestors: tuple[str, ...]
+    image: Image
+    layer: Layer
+
+    @property
+    def hex(self) -> str:
+        return self.chain_id.partition(":")[2]
+
+    @property
+    def where(self) -> str:
+        return f"{self.image.label}, layer {self.layer.index} ({self.layer.diff_id[:19]})"
+
+
+def merge(images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
+    """The same image (the same config digest) asked for twice is one image with all references.
+
+    Order is that of first mention. Raises StoreRefused when two images claim one reference, or when
+    they are for different platforms.
+    """
+    by_config: dict[str, StoredImage] = {}
+    owners: dict[Reference, str] = {}
+    for stored in images:
+        digest = stored.image.config_digest
+        for reference in stored.references:
+            owner = owners.setdefault(reference, digest)
+            if owner != digest:
+                raise StoreRefused(
+                    f"{reference} is asked for twice, for {owner} and for {digest}", hint="give one of the two images another name"
+                )
+        known = by_config.get(digest)
+        references = (*known.references, *stored.references) if known else stored.references
+        by_config[digest] = StoredImage(known.image if known else stored.image, tuple(sorted(set(references), key=str)))
+    return tuple(by_config.values())
+
+
+def common_platform(images: Iterable[StoredImage]) -> Platform | None:
+    """The one platform of all images; raises StoreRefused when there are several."""
+    found: dict[str, str] = {}
+    platform: Platform | None = None
+    for stored in images:
+        platform = stored.image.platform
+        found.setdefault(str(platform.normalised), stored.image.label)
+    if len(found) > 1:
+        listed = ", ".join(f"{label} is {name}" for name, label in sorted(found.items()))
+        raise StoreRefused(f"a store holds one platform only: {listed}", hint="name the device's platform with `platform:`")
+    return platform
+
+
+def unique_layers(images: Iterable[StoredImage]) -> tuple[StoredLayer, ...]:
+    """Every layer once, in the images' order, base first: a change on top moves little."""
+    layers: dict[str, StoredLayer] = {}
+    for stored in images:
+        chain = stored.chain_ids
+        for index, layer in enumerate(stored.image.layers):
+            if chain[index] not in layers:
+                layers[chain[index]] = StoredLayer(chain[index], chain[:index][::-1], stored.image, layer)
+    return tuple(layers.values())

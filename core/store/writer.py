@@ -1,0 +1,177 @@
+"""Writes stores as canonical tar streams: the store image's tree, and the self-contained data-root.
+
+Both take the same layers in the same order, so that one pass over the images feeds both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import IO, Protocol
+
+from shiplap.core.entries import Entry, FileSlice, Kind
+from shiplap.core.errors import OutsideFailure, Refused
+from shiplap.core.layer.spool import uncompressed_layer
+from shiplap.core.layer.tarsplit import StoredGzip, TarSplitWriter
+from shiplap.core.layer.tree import LayerTree
+from shiplap.core.layer.unpack import unpack_layer
+from shiplap.core.limits import Limits
+from shiplap.core.progress import Meter, Progress
+from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
+from shiplap.core.store.identity import StoreIdentity
+from shiplap.core.store.model import StoredLayer, unique_layers
+from shiplap.core.tar.records import END_OF_ARCHIVE, write_entry
+
+SQUASHFS_TIME_MAX = (1 << 32) - 1
+SQUASHFS_IDS_MAX = 65536
+
+
+class TooManyOwners(Refused):
+    """More distinct ids than a SquashFS id table holds."""
+
+
+class StoreWriter(Protocol):
+    """Takes layers one after another, then finishes."""
+
+    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class SealedStoreWriter:
+    """The tree of a store image: ``layers/``, ``skeleton/``, ``store.json`` (formats of the store, docs/store.md)."""
+
+    def __init__(self, identity: StoreIdentity, write: Callable[[bytes], object], note: Callable[[str], object]) -> None:
+        self._identity = identity
+        self._write = write
+        self._note = note
+        self._ids: set[int] = set()
+        self._clamped = 0
+        self._metadata = MetadataTree(identity.epoch)
+        self._metadata.file("store.json", identity.to_json(), 0o644)
+        put_base(self._metadata, "skeleton/")
+        put_images(self._metadata, "skeleton/", identity.images)
+        self._add(Entry(b"", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch))
+        self._add(Entry(b"layers", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch))
+
+    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None:
+        stored = facts.stored
+        for entry in tree.stream(f"layers/{stored.hex}".encode(), tar):
+            self._add(entry)
+        split_path = f"layers/{stored.hex}.tar-split.json.gz"
+        self._add(Entry(split_path.encode(), Kind.REGULAR, 0o644, mtime_epoch=self._identity.epoch, content=tar_split))
+        put_layer(self._metadata, "skeleton/", facts)
+        mount_point = self._identity.mount_point
+        self._metadata.symlink(f"skeleton/overlay2/{stored.hex}/diff", f"{mount_point}/layers/{stored.hex}")
+        self._metadata.symlink(f"skeleton/image/overlay2/layerdb/sha256/{stored.hex}/tar-split.json.gz", f"{mount_point}/{split_path}")
+
+    def finish(self) -> None:
+        for entry in self._metadata.entries():
+            self._add(entry)
+        self._write(END_OF_ARCHIVE)
+        if self._clamped:
+            self._note(f"{self._clamped} times beyond 2106 do not fit SquashFS's 32 bits and became 2106-02-07")
+
+    def _add(self, entry: Entry) -> None:
+        # SquashFS keeps whole seconds in 32 bits; tools would wrap what is larger without a word.
+        if entry.mtime_nanoseconds or entry.mtime_epoch > SQUASHFS_TIME_MAX:
+            self._clamped += entry.mtime_epoch > SQUASHFS_TIME_MAX
+            entry = replace(entry, mtime_epoch=min(entry.mtime_epoch, SQUASHFS_TIME_MAX), mtime_nanoseconds=0)
+        ids = self._ids
+        if entry.uid not in ids or entry.gid not in ids:
+            ids.update((entry.uid, entry.gid))
+            if len(ids) > SQUASHFS_IDS_MAX:
+                raise TooManyOwners(f"the images have more than {SQUASHFS_IDS_MAX} different owners, which no SquashFS can hold")
+        write_entry(entry, self._write)
+
+
+class DataRootWriter:
+    """A self-contained data-root with real ``diff`` directories, for ``store.tar``.
+
+    Rooted at ``./``; a layer's files come before its metadata, layers in the order of the images. The
+    common directories come first.
+    """
+
+    def __init__(self, identity: StoreIdentity, write: Callable[[bytes], object]) -> None:
+        self._identity = identity
+        self._write = write
+        base = MetadataTree(identity.epoch)
+        put_base(base, "")
+        put_images(base, "", identity.images)
+        for entry in base.entries():
+            write_entry(entry, write)
+
+    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None:
+        stored = facts.stored
+        metadata = MetadataTree(self._identity.epoch)
+        put_layer(metadata, "", facts)
+        metadata.file(f"image/overlay2/layerdb/sha256/{stored.hex}/tar-split.json.gz", tar_split, 0o644)
+        diff = f"overlay2/{stored.hex}/diff".encode()
+        # `diff` sorts behind `committed` and before `link`: its tree goes where a sorted walk has it.
+        metadata.directory(diff.decode(), 0o755)
+        for entry in metadata.entries():
+            if entry.path == diff:
+                for inner in tree.stream(diff, tar):
+                    write_entry(inner, self._write)
+            else:
+                write_entry(entry, self._write)
+
+    def finish(self) -> None:
+        self._write(END_OF_ARCHIVE)
+
+
+def write_store(
+    identity: StoreIdentity, writers: Sequence[StoreWriter], limits: Limits, progress: Progress, meter: Meter
+) -> dict[str, int]:
+    """Feed every layer of the identity's images to every writer, each layer read once.
+
+    ``meter`` counts what the writers write.
+
+    Returns the layers' sizes in bytes as the engine counts them, by chainID. Raises what sources,
+    compression, tar reading and layer rules raise (all Refused), and OutsideFailure for a full disk.
+    """
+    layers = unique_layers(identity.images)
+    with_children = {stored.ancestors[0] for stored in layers if stored.ancestors}
+    sizes: dict[str, int] = {}
+    for number, stored in enumerate(layers, 1):
+        label = f"layer {number}/{len(layers)} of {stored.image.label}"
+        with ExitStack() as stack:
+            with progress.task(f"verify {label}") as task:
+                tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
+            spool = stack.enter_context(tempfile.TemporaryFile(prefix="shiplap-tar-split-"))
+            with progress.task(f"read {label}", tar.size_bytes):
+                tree, tar_split = _unpack(stored, tar, spool, identity.epoch, limits, progress)
+            facts = LayerFacts(stored, tree.size_bytes, stored.chain_id in with_children)
+            with meter.task(f"pack {label}", len(writers) * (tar.size_bytes + tar_split.size_bytes)):
+                for writer in writers:
+                    writer.layer(facts, tree, tar, tar_split)
+            sizes[stored.chain_id] = tree.size_bytes
+    for writer in writers:
+        writer.finish()
+    return sizes
+
+
+def _unpack(
+    stored: StoredLayer, tar: FileSlice, spool: IO[bytes], epoch: int, limits: Limits, progress: Progress
+) -> tuple[LayerTree, FileSlice]:
+    gzip: StoredGzip | None = None
+
+    def fresh_writer() -> TarSplitWriter:
+        nonlocal gzip
+        spool.seek(0)
+        spool.truncate()
+        gzip = StoredGzip(spool.write)
+        return TarSplitWriter(gzip.write)
+
+    try:
+        tree = unpack_layer(tar, where=stored.where, epoch=epoch, entries_max=limits.entries, note=progress.note, tar_split=fresh_writer)
+        assert gzip is not None
+        gzip.close()
+        spool.flush()
+    except OSError as error:
+        raise OutsideFailure(
+            f"{stored.where}: cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to a folder with more room"
+        ) from error
+    return tree, FileSlice(spool.fileno(), 0, gzip.written_bytes, "tar-split data")

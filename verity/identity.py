@@ -1,0 +1,39 @@
+"""Salt and UUID derived from content, so that the same input gives the same tree (DESIGN.md section 2).
+
+A salt against prepared collisions need not be secret, only different for different content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid as uuids
+from pathlib import Path
+
+_SALT_PREFIX = b"shiplap-verity-salt\n"
+_EDGE_BYTES = 64 * 1024
+_NAMESPACE = uuids.UUID("fa7ba89a-7b0d-4d53-8e5c-2c6d6b7c1f10")
+
+
+def store_image_salt(store_json: bytes) -> bytes:
+    """The salt (32 bytes) of a store image: sha256 over the prefix and the bytes of its ``store.json``."""
+    return hashlib.sha256(_SALT_PREFIX + store_json).digest()
+
+
+def file_salt(path: Path) -> bytes:
+    """The salt (32 bytes) of any other file: from its size, first 64 KiB and last 64 KiB (they may overlap).
+
+    Of the data as it is covered: pad it first. Raises OSError.
+    """
+    with path.open("rb") as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        first = file.read(_EDGE_BYTES)
+        file.seek(max(0, size_bytes - _EDGE_BYTES))
+        last = file.read(_EDGE_BYTES)
+    return hashlib.sha256(_SALT_PREFIX + f"{size_bytes}\n".encode() + first + last).digest()
+
+
+def uuid_for_salt(salt: bytes) -> str:
+    """The UUID that goes with ``salt``: uuid5 of its hex digits in shiplap's namespace, in canonical form."""
+    return str(uuids.uuid5(_NAMESPACE, salt.hex()))
