@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -151,7 +152,7 @@ def top_parser() -> tuple[argparse.ArgumentParser, _SubParsers]:
 def add_verb(verbs: _SubParsers, name: str) -> Parser:
     """Import the verb ``name`` and let it configure its parser."""
     verb = load(name)
-    examples = verb.EXAMPLES.strip("\n")
+    examples = textwrap.indent(textwrap.dedent(verb.EXAMPLES).strip("\n"), "  ")
     parser = verbs.add_parser(name, description=verb.SUMMARY, epilog=f"examples:\n{examples}" if examples else None)
     verb.configure(parser)
     return parser

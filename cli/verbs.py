@@ -38,7 +38,7 @@ VERBS = ("build", "inspect", "verify", "verity", "config", "schema", "doctor", "
 LATER = {
     "lock": "name the images by digest in the manifest (`digest:`, `config-digest:`) meanwhile",
     "fetch": "copy the image to a file first and build from `docker-archive:` or `oci:`",
-    "rootfs": "put store.squashfs into your root file system's image yourself; docs/ says where",
+    "rootfs": "add the files of the output folder to your root file system's image yourself meanwhile",
     "generate": "call `shiplap build` from your build system meanwhile",
     "diff": "compare SHA256SUMS and record.json of the two builds meanwhile",
     "audit": "build twice and compare SHA256SUMS meanwhile",

@@ -39,7 +39,6 @@ USTAR_TIME_LIMIT_EPOCH = 8 << 30
 """Likewise for the time (the year 2242)."""
 
 _USTAR_NAME_BYTES = 100  # beyond it writers differ in where they split prefix and name
-_USTAR_ID_LIMIT = 1 << 21
 _FILE_TYPE = {Kind.REGULAR: 0o100000, Kind.DIRECTORY: 0o040000}
 
 _TIME = ctypes.c_int64 if sysconfig.get_config_var("SIZEOF_TIME_T") == 8 else ctypes.c_long
@@ -191,6 +190,8 @@ class _Sink:
             library.archive_entry_copy_pathname(entry, path)
             library.archive_entry_set_filetype(entry, _FILE_TYPE[kind])
             library.archive_entry_set_perm(entry, mode)
+            library.archive_entry_set_uid(entry, 0)
+            library.archive_entry_set_gid(entry, 0)
             library.archive_entry_set_mtime(entry, mtime_epoch, 0)
             if size_bytes is not None:
                 library.archive_entry_set_size(entry, size_bytes)

@@ -64,10 +64,14 @@ def run(
 
 
 @contextmanager
-def feed(argv: Sequence[str | os.PathLike[str]], *, extra_env: Mapping[str, str] | None = None) -> Iterator[IO[bytes]]:
+def feed(
+    argv: Sequence[str | os.PathLike[str]], *, extra_env: Mapping[str, str] | None = None, silent: bool = False
+) -> Iterator[IO[bytes]]:
     """Run a program and yield its standard input to write to; leaving the context waits for it.
 
-    A program that dies early surfaces as its own failure, not as a broken pipe. When the body raises,
+    The standard input is unbuffered: a write can be partial. A program that dies early, or ends well without
+    having read everything, surfaces as its own failure, not as a broken pipe. ``silent``: also one that ends
+    well but said something (tools that warn, leave something out and exit with 0). When the body raises,
     the program is killed and the body's error goes on.
     """
     with tempfile.TemporaryFile() as log:
@@ -76,29 +80,32 @@ def feed(argv: Sequence[str | os.PathLike[str]], *, extra_env: Mapping[str, str]
         except OSError as error:
             raise OutsideFailure(f"cannot run {os.fspath(argv[0])}: {error.strerror}") from error
         assert process.stdin is not None
+        all_read = True
         try:
             try:
                 yield process.stdin
-                process.stdin.close()
             except BrokenPipeError:
-                pass  # it has said why on its standard error; the exit code below decides
+                all_read = False  # it has said why on its standard error; the exit code below decides
+            # Before waiting, in every case: a program waits for the end of its input, too.
+            process.stdin.close()
             returncode = process.wait()
         except BaseException:
             process.kill()
             raise
         finally:
-            try:
-                process.stdin.close()
-            except BrokenPipeError:
-                pass
+            process.stdin.close()
             process.wait()
-        if returncode != 0:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - _STDERR_TAIL_BYTES))
-            raise OutsideFailure(_failure(argv, returncode, log.read()))
+        log.seek(0, os.SEEK_END)
+        log.seek(max(0, log.tell() - _STDERR_TAIL_BYTES))
+        said = log.read()
+        if returncode != 0 or not all_read or (silent and said.strip()):
+            raise OutsideFailure(_failure(argv, returncode, said, all_read=all_read))
 
 
-def _failure(argv: Sequence[str | os.PathLike[str]], returncode: int, said: bytes) -> str:
-    how = f"was ended by signal {-returncode}" if returncode < 0 else f"failed with exit code {returncode}"
+def _failure(argv: Sequence[str | os.PathLike[str]], returncode: int, said: bytes, *, all_read: bool = True) -> str:
+    if returncode:
+        how = f"was ended by signal {-returncode}" if returncode < 0 else f"failed with exit code {returncode}"
+    else:
+        how = "warned" if all_read else "ended before it had read everything"
     text = said[-_STDERR_TAIL_BYTES:].decode("utf-8", "replace").strip()
     return f"{Path(argv[0]).name} {how}" + (f": {text}" if text else "")

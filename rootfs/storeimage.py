@@ -4,7 +4,6 @@ SquashFS sink and ``store.tar``, then the hash tree is laid over the store image
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +96,7 @@ def _seal(plan: StorePlan, store_json: bytes, image: Path, stage: Stage, progres
     uuid = plan.uuid or uuid_for_salt(salt or store_image_salt(store_json))
     parameters = VerityParameters(hash_name=plan.verity_hash, salt=salt, uuid=uuid)
     padding_bytes = pad_file(image, parameters.data_block_bytes)
-    size_bytes = os.stat(image).st_size
+    size_bytes = image.stat().st_size
     with progress.task("hash tree of store.squashfs", size_bytes) as task:
         root_hash = format_file(image, stage.path("store.verity"), parameters, jobs=plan.jobs, advance=task.advance)
     stage.write("store.roothash", root_hash.encode() + b"\n")

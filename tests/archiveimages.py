@@ -58,7 +58,9 @@ def in_file(data: bytes) -> MemoryBlob:
     return MemoryBlob(data, descriptor)
 
 
-def image(tars: Sequence[bytes], *, blobs: Sequence[MemoryBlob] | None = None, diff_ids: Sequence[str] | None = None, author: str = "") -> Image:
+def image(
+    tars: Sequence[bytes], *, blobs: Sequence[MemoryBlob] | None = None, diff_ids: Sequence[str] | None = None, author: str = ""
+) -> Image:
     """An image of ``tars``, base first, whose config is otherwise constant."""
     diff_ids = [layertar.diff_id(tar) for tar in tars] if diff_ids is None else diff_ids
     config = json.dumps(

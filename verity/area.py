@@ -41,9 +41,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writable_area(path: Path, data: OpenedFile, offset_bytes: int, end_bytes: int) -> Iterator[int]:
+def writable_area(path: Path, data: OpenedFile | None, offset_bytes: int, end_bytes: int) -> Iterator[int]:
     """Yield a descriptor of a file whose bytes from ``offset_bytes`` to ``end_bytes``, its length, read as zeros.
 
+    ``data``: the file that may be the same one, and is then extended, never replaced.
     When the context is left well, the content is on the disk under ``path``; when by an exception, everything is
     as before. Raises OccupiedArea, UnwritableFile, OutsideFailure (disk full).
     """
@@ -52,7 +53,7 @@ def writable_area(path: Path, data: OpenedFile, offset_bytes: int, end_bytes: in
         status = target.stat() if target.exists() else None
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise UnwritableFile(f"{path} is not a regular file", hint="format into a file, then copy it to the device")
-    own = status is None or (status.st_dev, status.st_ino) != data.identity
+    own = status is None or data is None or (status.st_dev, status.st_ino) != data.identity
     if status is None or (own and offset_bytes == 0):
         mode = None if status is None else stat.S_IMODE(status.st_mode)
         with _fresh(target, path, end_bytes, mode) as descriptor:
@@ -68,6 +69,13 @@ def write_at(descriptor: int, data: bytes, offset_bytes: int, path: Path) -> Non
         written = 0
         while written < len(data):
             written += os.pwrite(descriptor, data[written:], offset_bytes + written)
+
+
+@contextmanager
+def fresh_file(path: Path) -> Iterator[int]:
+    """Yield a descriptor of an empty file that replaces ``path`` when the context is left well. Raises as writable_area."""
+    with writable_area(path, None, 0, 0) as descriptor:
+        yield descriptor
 
 
 @contextmanager

@@ -60,8 +60,8 @@ class LevelHashing(NamedTuple):
         return -(-self.parent_blocks // self.share_parents)
 
 
-class _Stop(Exception):  # noqa: N818 - ends a share that has reported why
-    pass
+class _Stop(Exception):
+    """Ends a share that has reported why."""
 
 
 def digests_of(hash_name: str, salt: bytes, *, salt_first: bool) -> Callable[[Sequence[Block]], list[bytes]]:

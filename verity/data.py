@@ -68,6 +68,18 @@ def count_blocks(data: OpenedFile, block_bytes: int, data_blocks: int | None) ->
     return whole
 
 
+@contextmanager
+def padded(path: Path, block_bytes: int) -> Iterator[int]:
+    """pad_file for as long as all goes well: leaving the context by an exception takes the zeros away again."""
+    added = pad_file(path, block_bytes)
+    try:
+        yield added
+    except BaseException:
+        if added:
+            os.truncate(path, path.stat().st_size - added)
+        raise
+
+
 def pad_file(path: Path, block_bytes: int) -> int:
     """Extend a file with zeros to a multiple of ``block_bytes``; returns how many bytes were added.
 

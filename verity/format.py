@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shiplap.verity.area import writable_area, write_at
-from shiplap.verity.data import count_blocks, opened
+from shiplap.verity.data import OpenedFile, count_blocks, opened
 from shiplap.verity.levels import DATA, level_hashing, top_digest
 from shiplap.verity.parameters import VerityParameters
 from shiplap.verity.superblock import Superblock, pack
-from shiplap.verity.tree import lay_out
+from shiplap.verity.tree import Tree, lay_out
 from shiplap.verity.workers import hash_level
 
-__all__ = ["VerityParameters", "format_file"]
+__all__ = ["VerityParameters", "format_file", "planned_tree"]
 
 
 def format_file(
@@ -34,8 +34,7 @@ def format_file(
     UnprotectedBytes, UnfitLayout, OccupiedArea (all Refused) and OutsideFailure; ``hash_file`` is then as before.
     """
     with opened(data) as source:
-        count = count_blocks(source, parameters.data_block_bytes, data_blocks)
-        tree = lay_out(parameters, count, hash_offset_bytes)
+        tree = _tree(source, parameters, hash_offset_bytes, data_blocks)
         with writable_area(hash_file, source, hash_offset_bytes, tree.end_bytes) as target:
             children, label = source.descriptor, str(data)
             for level in range(DATA, len(tree.levels) - 1):
@@ -46,5 +45,15 @@ def format_file(
                 advance(tree.data_bytes)
             if parameters.superblock:
                 # Last: an area without a superblock is never taken for a whole one.
-                write_at(target, pack(Superblock(parameters, count)), hash_offset_bytes, hash_file)
+                write_at(target, pack(Superblock(parameters, tree.data_blocks)), hash_offset_bytes, hash_file)
     return root.hex()
+
+
+def planned_tree(data: Path, parameters: VerityParameters, *, hash_offset_bytes: int = 0, data_blocks: int | None = None) -> Tree:
+    """The layout that format_file with the same arguments writes. Raises what it raises before it writes."""
+    with opened(data) as source:
+        return _tree(source, parameters, hash_offset_bytes, data_blocks)
+
+
+def _tree(source: OpenedFile, parameters: VerityParameters, hash_offset_bytes: int, data_blocks: int | None) -> Tree:
+    return lay_out(parameters, count_blocks(source, parameters.data_block_bytes, data_blocks), hash_offset_bytes)

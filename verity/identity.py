@@ -10,6 +10,10 @@ import os
 import uuid as uuids
 from pathlib import Path
 
+from shiplap.verity.data import opened, pad_file
+
+__all__ = ["file_salt", "pad_file", "store_image_salt", "uuid_for_salt"]
+
 _SALT_PREFIX = b"shiplap-verity-salt\n"
 _EDGE_BYTES = 64 * 1024
 _NAMESPACE = uuids.UUID("fa7ba89a-7b0d-4d53-8e5c-2c6d6b7c1f10")
@@ -23,14 +27,13 @@ def store_image_salt(store_json: bytes) -> bytes:
 def file_salt(path: Path) -> bytes:
     """The salt (32 bytes) of any other file: from its size, first 64 KiB and last 64 KiB (they may overlap).
 
-    Of the data as it is covered: pad it first. Raises OSError.
+    Of the data as it is covered: pad it first. Raises UnfitFile.
     """
-    with path.open("rb") as file:
-        size_bytes = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        first = file.read(_EDGE_BYTES)
-        file.seek(max(0, size_bytes - _EDGE_BYTES))
-        last = file.read(_EDGE_BYTES)
+    with opened(path) as file, os.fdopen(os.dup(file.descriptor), "rb") as stream:
+        size_bytes = file.size_bytes
+        first = stream.read(_EDGE_BYTES)
+        stream.seek(max(0, size_bytes - _EDGE_BYTES))
+        last = stream.read(_EDGE_BYTES)
     return hashlib.sha256(_SALT_PREFIX + f"{size_bytes}\n".encode() + first + last).digest()
 
 

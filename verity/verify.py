@@ -81,6 +81,19 @@ def verify_file(
         return _Verification(tree, source, hashes, root, jobs, advance).bad_blocks()
 
 
+def covering_tree(
+    data: Path,
+    hash_file: Path,
+    *,
+    parameters: VerityParameters | None = None,
+    hash_offset_bytes: int = 0,
+    data_blocks: int | None = None,
+) -> Tree:
+    """The layout that verify_file with the same arguments follows. Raises what it raises before it hashes."""
+    with opened(data) as source, opened(hash_file) as hashes:
+        return _tree(source, hashes, parameters, hash_offset_bytes, data_blocks)
+
+
 def parse_root_hash(text: str, parameters: VerityParameters) -> bytes:
     """The bytes of a root hash in hex. Raises UnfitRootHash."""
     try:
@@ -189,15 +202,17 @@ class _Verification:
         return tuple(self._named(level, index) for level, index in bad[:BAD_BLOCKS_MAX])
 
     def _compare(self, level: int, unproven: set[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The bad blocks that comparing ``level`` with the digests above it shows; they are added to ``unproven``."""
+        """The bad blocks that comparing ``level`` with the digests above it shows; those of ``level`` join ``unproven``."""
         work = level_hashing(self.tree, level, differences_limit=BAD_BLOCKS_MAX)
         descriptor, label = self._holder(level)
         advance = self.advance if level == DATA else None
         findings = hash_level(work, descriptor, self.hashes.descriptor, label=label, jobs=self.jobs, advance=advance)
-        found = [(level + 1, index) for index in sorted(findings.spare)] + [(level, index) for index in sorted(findings.children)]
-        proven = [block for block in found if not self._is_below(block, unproven)]
-        unproven.update(proven)
-        return proven
+        spare = [(level + 1, index) for index in sorted(findings.spare)]
+        children = [(level, index) for index in sorted(findings.children)]
+        found = [block for block in spare + children if not self._is_below(block, unproven)]
+        # Stray bytes in a block do not make its digests wrong.
+        unproven.update(block for block in found if block[0] == level)
+        return found
 
     def _is_below(self, block: tuple[int, int], unproven: set[tuple[int, int]]) -> bool:
         level, index = block

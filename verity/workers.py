@@ -120,7 +120,7 @@ def _workers(work: LevelHashing, children: int, parent: int, jobs: int) -> Itera
         # -P: this folder's modules must not shadow the standard library's. -S: nothing of site-packages is needed.
         argv = [sys.executable, "-P", "-S", blocks.__file__, *blocks.worker_arguments(work, children, parent)]
         for _ in range(jobs):
-            processes.append(_start(argv, numbers, (children, parent)))
+            processes.append(_start(argv, numbers, (children, parent)))  # noqa: PERF401 - those started must be in the list when one fails
         yield processes
     except BaseException:
         for process in processes:

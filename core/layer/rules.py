@@ -22,13 +22,15 @@ OPAQUE_MARKER = b".wh..wh..opq"
 NAME_MAX_BYTES = 255
 PATH_MAX_BYTES = 4095
 SYMLINKS_MAX = 40
-ID_MAX = (1 << 32) - 2
 XATTR_NAME_MAX_BYTES = 255
 XATTR_VALUE_MAX_BYTES = 65536
-_TIME_MAX_EPOCH = 9223372036  # Go's time.Unix(0, 1<<63-1): later times become 0 in the engine
+_TIME_MAX = (9223372036, 854775807)  # Go's time.Unix(0, 1<<63-1): later times become 0 in the engine
+_ID_UNCHANGED = 0xFFFFFFFF
 _RAISE_ENTRIES = "raise `limits: {entries: …}` in the manifest if you trust the image"
 _CAPABILITY = b"security.capability"
 _NEEDS_CLEANING = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
+_NAMESPACES = (b"user", b"trusted", b"security")
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _KINDS = {
     b"0": Kind.REGULAR,
     b"1": Kind.HARDLINK,
@@ -99,14 +101,14 @@ class LayerBuilder:
             return False
         path = inside_root(name)
         if not path:
+            if name.startswith(b"/") and header.typeflag != b"5":
+                raise _Unacceptable("it would replace the root directory of the layer")
             return False  # the engine makes the root directory itself
         if header.sparse:
             raise _Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
         kind = _KINDS.get(header.typeflag)
         if kind is None:
             raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
-        if not (0 <= header.uid <= ID_MAX and 0 <= header.gid <= ID_MAX):
-            raise _Unacceptable(f"owner {header.uid}:{header.gid} is outside 0 to {ID_MAX}")
         parent_path, _, base = path.rpartition(b"/")
         parent = self._parent(parent_path)
         assert parent.children is not None
@@ -126,7 +128,7 @@ class LayerBuilder:
             parent.children[base] = inode
         mtime, nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
         inode.mtime_epoch, inode.mtime_nanoseconds = mtime, nanoseconds
-        inode.uid, inode.gid = header.uid, header.gid
+        _change_owner(inode, header)
         if header.xattrs:
             self._set_xattrs(inode, header)
         if kind is not Kind.SYMLINK:
@@ -144,17 +146,15 @@ class LayerBuilder:
                 raise _Unacceptable(f"a link target of {len(header.linkname)} bytes; the limit is {PATH_MAX_BYTES}")
             inode.link, inode.size_bytes = header.linkname, len(header.linkname)
         elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
-            # The kernel's device numbers: 12 bits major, 20 bits minor (include/linux/kdev_t.h).
-            if not (0 <= header.devmajor < 1 << 12 and 0 <= header.devminor < 1 << 20):
-                raise _Unacceptable(f"device {header.devmajor}:{header.devminor} is outside 4095:1048575")
-            inode.device = (header.devmajor, header.devminor)
+            # mknod(2) takes 12 bits major and 20 bits minor and cuts the rest (include/linux/kdev_t.h).
+            inode.device = (header.devmajor & 0xFFF, header.devminor & 0xFFFFF)
         return inode
 
-    def _inode(self, kind: Kind, mode: int, uid: int = 0, gid: int = 0) -> Inode:
+    def _inode(self, kind: Kind, mode: int) -> Inode:
         self._inodes += 1
         if self._inodes > 2 * self._entries_max:
             raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files")
-        return Inode(kind, mode, uid, gid, self._epoch)
+        return Inode(kind, mode, 0, 0, self._epoch)
 
     def _remove(self, parent: Inode, base: bytes, kind: Kind) -> None:
         """What is there goes, unless a directory meets a directory (archive.go: "merge them")."""
@@ -186,7 +186,9 @@ class LayerBuilder:
             raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
         if original in parent.children:
             raise _Unacceptable("a whiteout of a path that the same layer made before, which the engine refuses")
-        parent.children[original] = self._inode(Kind.CHARACTER, 0, header.uid, header.gid)
+        whiteout = self._inode(Kind.CHARACTER, 0)
+        _change_owner(whiteout, header)
+        parent.children[original] = whiteout
 
     def _hard_link(self, parent: Inode, base: bytes, header: TarHeader) -> None:
         assert parent.children is not None
@@ -203,7 +205,7 @@ class LayerBuilder:
         # The kernel drops file capabilities on every chown, also one that changes nothing.
         if target.xattrs is not None:
             target.xattrs.pop(_CAPABILITY, None)
-        target.uid, target.gid = header.uid, header.gid
+        _change_owner(target, header)
         if header.xattrs:
             self._set_xattrs(target, header)
         if target.kind is not Kind.SYMLINK:
@@ -215,9 +217,11 @@ class LayerBuilder:
             namespace, _, rest = key.partition(b".")
             if key.startswith((b"trusted.overlay.", b"user.overlay.")):
                 raise _Unacceptable(f"it brings the overlayfs mark {printable(key)}, which only an engine may set")
-            if key.startswith(b"system.posix_acl_"):
+            if key in _ACLS and inode.kind is not Kind.SYMLINK:
                 raise _Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
-            if namespace not in (b"user", b"trusted", b"security") or not rest:
+            if not key or (namespace in _NAMESPACES and not rest) or (key == _CAPABILITY and not _capability_is_valid(value)):
+                raise _Unacceptable(f"xattr {printable(key)!r} is one that the kernel refuses")
+            if namespace not in _NAMESPACES:
                 self._note(
                     f"{self._where}, entry {printable(header.name)!r}: xattr {printable(key)!r} is in no namespace of Linux; left out"
                 )
@@ -277,7 +281,8 @@ class LayerBuilder:
                     return None
                 if len(component) > NAME_MAX_BYTES:
                     raise _Unacceptable(f"a name of {len(component)} bytes; the limit is {NAME_MAX_BYTES}")
-                inode = directory.children[component] = self._inode(Kind.DIRECTORY, 0o755)
+                # mkdir(2) hands the setgid bit of the directory above down.
+                inode = directory.children[component] = self._inode(Kind.DIRECTORY, 0o755 | directory.mode & 0o2000)
             elif inode.kind is Kind.SYMLINK:
                 links += 1
                 self._through_link = True
@@ -335,4 +340,19 @@ def inside_root(name: bytes) -> bytes:
 
 def bounded_time(seconds: int, nanoseconds: int) -> tuple[int, int]:
     """The time that reaches the disk: before 1970 or after 2262 the engine writes 0."""
-    return (seconds, nanoseconds) if 0 <= seconds <= _TIME_MAX_EPOCH else (0, 0)
+    return (seconds, nanoseconds) if (0, 0) <= (seconds, nanoseconds) <= _TIME_MAX else (0, 0)
+
+
+def _change_owner(inode: Inode, header: TarHeader) -> None:
+    """chown(2): ids are cut to 32 bits, and -1 leaves what is there."""
+    uid, gid = header.uid & 0xFFFFFFFF, header.gid & 0xFFFFFFFF
+    if uid != _ID_UNCHANGED:
+        inode.uid = uid
+    if gid != _ID_UNCHANGED:
+        inode.gid = gid
+
+
+def _capability_is_valid(value: bytes) -> bool:
+    """What the kernel lets anyone store as file capability (security/commoncap.c, ``validheader``)."""
+    revision = value[3] if len(value) > 3 else 0
+    return (len(value), revision) in ((20, 2), (24, 3))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from shiplap.core.entries import printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.crc64 import Crc64
 
@@ -211,4 +212,4 @@ def assemble(parts: Iterable[Segment | FilePart], content: Callable[[bytes], Ite
                 size_bytes += len(piece)
                 yield piece
             if size_bytes != part.size_bytes or checksum.digest() != part.checksum:
-                raise TarSplitCorrupt(f"{what}: the content of {part.name!r} does not fit its size and checksum")
+                raise TarSplitCorrupt(f"{what}: the content of {printable(part.name)!r} does not fit its size and checksum")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from types import TracebackType
@@ -32,6 +33,11 @@ class Directory:
             os.close(one.descriptor)
         self._open.clear()
 
+    def release(self, path: str) -> None:
+        stored = self._open.pop(path, None)
+        if stored is not None:
+            os.close(stored.descriptor)
+
     def is_ambiguous(self, path: str) -> bool:
         return False
 
@@ -54,7 +60,7 @@ class Directory:
                 # Neither a link nor a fifo that took the file's place since it was looked at.
                 descriptor = os.open(self._locate(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError as error:
-                hint = "raise the limit of open files: ulimit -n" if error.errno == 24 else None
+                hint = "raise the limit of open files: ulimit -n" if error.errno == errno.EMFILE else None
                 raise OutsideFailure(f"cannot open {shown(path)} in {self.label}: {error.strerror}", hint=hint) from error
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -64,7 +70,7 @@ class Directory:
         return stored
 
     def _locate(self, path: str) -> str:
-        real = os.path.realpath(os.path.join(self._root, path))
+        real = os.path.realpath(f"{self._root}/{path}")
         if os.path.commonpath((self._root, real)) != self._root:
             raise SourceInvalidContent(
                 f"{shown(path)} in {self.label} is a link that leaves the folder", hint="copy the folder with its links resolved: cp -rL"

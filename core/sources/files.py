@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from shiplap.core.entries import FileSlice, printable
+from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure, Refused
 
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
@@ -39,6 +39,10 @@ class Files(Protocol):
         """The file at ``path``, which exists; valid while the source is open."""
         ...
 
+    def release(self, path: str) -> None:
+        """Give back what :meth:`slice` holds for ``path``; its slices become invalid."""
+        ...
+
     def is_ambiguous(self, path: str) -> bool:
         """Whether several files claim to be ``path``."""
         ...
@@ -56,7 +60,7 @@ def promised_digest(path: str) -> str | None:
 
 def shown(text: str) -> str:
     """A text from inside the source, for a message."""
-    return printable(text.encode("utf-8", "surrogateescape") if text.isprintable() else ascii(text)[1:-1].encode())
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def read(files: Files, path: str, *, limit_bytes: int, digest: str | None = None, size_bytes: int | None = None) -> bytes:
@@ -68,8 +72,13 @@ def read(files: Files, path: str, *, limit_bytes: int, digest: str | None = None
     if actual_bytes > limit_bytes:
         raise SourceInvalidContent(f"{where} has {actual_bytes} bytes, more than the {limit_bytes} allowed for metadata")
     if files.is_ambiguous(path):
-        raise SourceInvalidContent(f"{where} is there twice: some tools would read the first, others the last", hint="write the archive again")
-    return b"".join(StoredBlob(files, path, size_bytes if size_bytes is not None else actual_bytes, digest, None).chunks())
+        raise SourceInvalidContent(
+            f"{where} is there twice: some tools would read the first, others the last", hint="write the archive again"
+        )
+    try:
+        return b"".join(StoredBlob(files, path, actual_bytes if size_bytes is None else size_bytes, digest, None).chunks())
+    finally:
+        files.release(path)
 
 
 @dataclass(frozen=True, slots=True)

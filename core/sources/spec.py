@@ -16,9 +16,15 @@ from shiplap.core.errors import Refused
 from shiplap.core.reference import Reference, ReferenceInvalid, parse_reference
 
 FILE_TRANSPORTS = ("docker-archive", "oci", "oci-archive")
-# Known by name; reading them is not implemented yet. The value says how to get to a source that is.
-_COPY = "copy it first: skopeo copy {text} oci:images:NAME, and use oci:images:NAME"
-_LATER = {"docker": _COPY, "docker-daemon": _COPY, "podman": "save it first: podman save -o images.tar {location}, and use docker-archive:images.tar"}
+# Known by name; reading them is not implemented yet. The value says how to get to a source that is: by
+# ways that keep the config, and with it the image's identity, wherever there is one.
+_LATER = {
+    "docker": "skopeo copy docker://{location} docker-archive:image.tar{tag}",
+    "docker-daemon": "docker save -o image.tar {location}",
+    "podman": "podman save -o image.tar {location}",
+}
+TRANSPORTS = (*FILE_TRANSPORTS, "docker-daemon", "podman")
+"""What is a transport when it stands before a colon; ``docker`` is one only as ``docker://``."""
 # Further transports of skopeo, so that they are not taken for image names.
 _FOREIGN = ("containers-storage", "dir", "ostree", "sif", "tarball", "atomic")
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
@@ -93,7 +99,7 @@ def parse_source(text: str) -> SourceSpec:
         return SourceSpec(prefix, location, reference if colon else None, text)
     if text.startswith("docker://"):
         return SourceSpec("docker", str(parse_reference(text.removeprefix("docker://"))), None, text)
-    if colon and prefix in _LATER and prefix != "docker":
+    if colon and prefix in TRANSPORTS:
         if not rest:
             raise SourceInvalid(f"{text!r} names no image", hint=f"write {prefix}:NAME:TAG")
         return SourceSpec(prefix, rest, None, text)
@@ -102,8 +108,7 @@ def parse_source(text: str) -> SourceSpec:
     try:
         return SourceSpec("docker", str(parse_reference(text)), None, text)
     except ReferenceInvalid as error:
-        known = (*FILE_TRANSPORTS, *_LATER)
-        close = difflib.get_close_matches(prefix, known, 1) if colon else []
+        close = difflib.get_close_matches(prefix, TRANSPORTS, 1) if colon else []
         hint = f"did you mean {close[0]}:?" if close else "for a file write docker-archive:FILE or oci-archive:FILE, for a folder oci:DIR"
         raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=hint) from error
 
@@ -125,12 +130,17 @@ def parse_selector(reference: str | None, text: str) -> Selector | None:
         if _LAYOUT_NAME.fullmatch(reference):
             return Selector(reference)
         raise SourceInvalid(
-            f"{text!r}: {reference!r} is not an image reference", hint="a path ends at its first colon: rename a file with colons, or link to it"
+            f"{text!r}: {reference!r} is not an image reference",
+            hint="a path ends at its first colon: rename a file with colons, or link to it",
         ) from error
     return Selector(reference, digest=parsed.digest, reference=parsed)
 
 
 def not_implemented(spec: SourceSpec) -> TransportNotImplemented:
     """The error for a transport of a later release, with the way round."""
-    hint = _LATER[spec.transport].format(text=spec.text if ":" in spec.text else f"docker://{spec.text}", location=spec.location)
-    return TransportNotImplemented(f"{spec.text}: reading {spec.transport} sources is not yet implemented in this release", hint=hint)
+    tag = "" if "@" in spec.location else f":{spec.location}"  # skopeo puts no digest into an archive
+    way = _LATER[spec.transport].format(location=spec.location, tag=tag)
+    return TransportNotImplemented(
+        f"{spec.text}: reading {spec.transport} sources is not yet implemented in this release",
+        hint=f"save it first: {way}, then use docker-archive:image.tar",
+    )

@@ -32,6 +32,13 @@ class TooManyOwners(Refused):
     """More distinct ids than a SquashFS id table holds."""
 
 
+def as_squashfs_keeps(entry: Entry) -> Entry:
+    """``entry`` with its time in whole seconds and 32 bits; tools would wrap what is larger without a word."""
+    if entry.mtime_nanoseconds or entry.mtime_epoch > SQUASHFS_TIME_MAX:
+        return replace(entry, mtime_epoch=min(entry.mtime_epoch, SQUASHFS_TIME_MAX), mtime_nanoseconds=0)
+    return entry
+
+
 class StoreWriter(Protocol):
     """Takes layers one after another, then finishes."""
 
@@ -75,10 +82,8 @@ class SealedStoreWriter:
             self._note(f"{self._clamped} times beyond 2106 do not fit SquashFS's 32 bits and became 2106-02-07")
 
     def _add(self, entry: Entry) -> None:
-        # SquashFS keeps whole seconds in 32 bits; tools would wrap what is larger without a word.
-        if entry.mtime_nanoseconds or entry.mtime_epoch > SQUASHFS_TIME_MAX:
-            self._clamped += entry.mtime_epoch > SQUASHFS_TIME_MAX
-            entry = replace(entry, mtime_epoch=min(entry.mtime_epoch, SQUASHFS_TIME_MAX), mtime_nanoseconds=0)
+        self._clamped += entry.mtime_epoch > SQUASHFS_TIME_MAX
+        entry = as_squashfs_keeps(entry)
         ids = self._ids
         if entry.uid not in ids or entry.gid not in ids:
             ids.update((entry.uid, entry.gid))

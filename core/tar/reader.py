@@ -283,14 +283,20 @@ def _meta(data: RandomAccess, position: int, size_bytes: int) -> bytes:
     return meta
 
 
+def _is_sparse(pax: dict[bytes, bytes]) -> bool:
+    """Whether the records form one of GNU's sparse formats 0.0, 0.1 or 1.0; single keys do not."""
+    version = (pax.get(b"GNU.sparse.major", b""), pax.get(b"GNU.sparse.minor", b""))
+    if version != (b"", b""):
+        return version in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0"))
+    return bool(pax.get(b"GNU.sparse.map")) or b"GNU.sparse.offset" in pax or b"GNU.sparse.numbytes" in pax
+
+
 def _merge(fields: _Fields, pax: dict[bytes, bytes], start: int, data_offset: int) -> TarHeader:
     name, typeflag, linkname, mode, uid, gid, size_bytes, mtime, major, minor = fields
     nanoseconds = 0
     xattrs: list[tuple[bytes, bytes]] = []
-    sparse = typeflag == b"S"
+    sparse = typeflag == b"S" or _is_sparse(pax)
     for key, value in pax.items():
-        if key.startswith(b"GNU.sparse."):
-            sparse = True
         if not value:
             continue  # an empty value leaves the header's own
         if key.startswith(_XATTR):

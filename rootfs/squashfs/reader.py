@@ -146,10 +146,14 @@ class SquashfsReader:
             f"has {count} entries or more; {self._entry_limit} are the limit", hint="raise the limit if you trust the image"
         )
 
-    def _locate(self, path: bytes) -> Inode | None:
+    def _root(self) -> Inode:
         inode = self._inodes.read(self.superblock.root_inode)
         if not isinstance(inode.detail, Listing):
             raise self._file.error("the root of the image is no directory")
+        return inode
+
+    def _locate(self, path: bytes) -> Inode | None:
+        inode = self._root()
         if not path:
             return inode
         done = b""

@@ -1,0 +1,224 @@
+"""A finished store as entries, whether it lies in a store image or in ``store.tar``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from shiplap.core.entries import Entry, FileSlice, Kind, printable
+from shiplap.core.errors import Refused
+from shiplap.core.layer.rules import clean
+from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
+from shiplap.core.store.identity import StoreIdentity
+from shiplap.core.store.writer import as_squashfs_keeps
+from shiplap.core.tar.reader import TarHeader, read_headers
+from shiplap.core.tar.window import Window
+from shiplap.rootfs.squashfs.reader import SquashfsReader
+
+_KINDS = {
+    b"0": Kind.REGULAR,
+    b"1": Kind.HARDLINK,
+    b"2": Kind.SYMLINK,
+    b"3": Kind.CHARACTER,
+    b"4": Kind.BLOCK,
+    b"5": Kind.DIRECTORY,
+    b"6": Kind.FIFO,
+}
+
+
+class StoreUnreadable(Refused):
+    """Something that is no store."""
+
+
+class StoreView(Protocol):
+    """Where a store keeps what, and the entries themselves.
+
+    ``metadata_root``: the folder of ``image/`` and ``overlay2/``, with a final slash, or empty.
+    """
+
+    name: str
+    metadata_root: str
+
+    def subtree(self, below: bytes) -> Iterator[Entry]:
+        """Every entry at and below ``below`` as a sorted tree walk. Raises Refused when there is none."""
+        ...
+
+    def names(self, directory: bytes) -> set[bytes]:
+        """The names directly in ``directory``."""
+        ...
+
+    def find(self, path: bytes) -> Entry | None: ...
+
+    def layer_root(self, layer_hex: str) -> bytes: ...
+
+    def tar_split(self, layer_hex: str) -> bytes: ...
+
+    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
+        """Everything outside layers and their metadata that must be there, in any order."""
+        ...
+
+    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None: ...
+
+    def keeps(self, entry: Entry) -> Entry:
+        """``entry`` as this form of store can keep it."""
+        ...
+
+
+def read_small(view: StoreView, path: str, limit_bytes: int) -> bytes:
+    """Content of a small file of the store; raises StoreUnreadable when it is missing or too large."""
+    entry = view.find(path.encode())
+    if entry is None or entry.content is None:
+        raise StoreUnreadable(f"{view.name} has no file {path}")
+    if entry.content.size_bytes > limit_bytes:
+        raise StoreUnreadable(f"{view.name}: {path} has {entry.content.size_bytes} bytes, more than the {limit_bytes} it may have")
+    return b"".join(entry.content.chunks())
+
+
+class ImageView:
+    """A store image."""
+
+    metadata_root = "skeleton/"
+
+    def __init__(self, name: str, reader: SquashfsReader) -> None:
+        self.name = name
+        self._reader = reader
+
+    def subtree(self, below: bytes) -> Iterator[Entry]:
+        return self._reader.entries(below)
+
+    def names(self, directory: bytes) -> set[bytes]:
+        return {entry.path.rpartition(b"/")[2] for entry in self._reader.children(directory)}
+
+    def find(self, path: bytes) -> Entry | None:
+        return self._reader.find(path)
+
+    def layer_root(self, layer_hex: str) -> bytes:
+        return f"layers/{layer_hex}".encode()
+
+    def tar_split(self, layer_hex: str) -> bytes:
+        return f"layers/{layer_hex}.tar-split.json.gz".encode()
+
+    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
+        yield Entry(b"", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch)
+        yield Entry(b"layers", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch)
+        tree = MetadataTree(identity.epoch)
+        tree.file("store.json", identity.to_json(), 0o644)
+        put_base(tree, self.metadata_root)
+        put_images(tree, self.metadata_root, identity.images)
+        yield from tree.entries()
+
+    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None:
+        layer_hex, mount_point = facts.stored.hex, identity.mount_point
+        tree.symlink(f"skeleton/overlay2/{layer_hex}/diff", f"{mount_point}/layers/{layer_hex}")
+        record = f"skeleton/image/overlay2/layerdb/sha256/{layer_hex}/tar-split.json.gz"
+        tree.symlink(record, f"{mount_point}/layers/{layer_hex}.tar-split.json.gz")
+        assert tar_split.content is not None
+        tree.file(f"layers/{layer_hex}.tar-split.json.gz", tar_split.content, 0o644)
+
+    def keeps(self, entry: Entry) -> Entry:
+        return as_squashfs_keeps(entry)
+
+
+class TarView:
+    """A ``store.tar``, indexed once."""
+
+    metadata_root = ""
+
+    def __init__(self, name: str, file: FileSlice) -> None:
+        self.name = name
+        self._entries: dict[tuple[bytes, ...], Entry] = {}
+        for header in read_headers(Window(file), what=name):
+            entry = _entry(header, file, name)
+            key = _key(entry.path)
+            if key in self._entries:
+                raise StoreUnreadable(f"{name} has {printable(entry.path)!r} twice")
+            self._entries[key] = entry
+        self._order = sorted(self._entries)
+
+    def subtree(self, below: bytes) -> Iterator[Entry]:
+        start = _key(below)
+        if start not in self._entries:
+            raise StoreUnreadable(f"{self.name} has no entry {printable(below)!r}")
+        for key in self._order:
+            if key[: len(start)] == start:
+                yield self._entries[key]
+
+    def names(self, directory: bytes) -> set[bytes]:
+        start = _key(directory)
+        return {key[-1] for key in self._order if len(key) == len(start) + 1 and key[: len(start)] == start}
+
+    def find(self, path: bytes) -> Entry | None:
+        return self._entries.get(_key(path))
+
+    def layer_root(self, layer_hex: str) -> bytes:
+        return f"overlay2/{layer_hex}/diff".encode()
+
+    def tar_split(self, layer_hex: str) -> bytes:
+        return f"image/overlay2/layerdb/sha256/{layer_hex}/tar-split.json.gz".encode()
+
+    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
+        tree = MetadataTree(identity.epoch)
+        put_base(tree, "")
+        put_images(tree, "", identity.images)
+        return tree.entries()
+
+    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None:
+        assert tar_split.content is not None
+        tree.file(self.tar_split(facts.stored.hex).decode(), tar_split.content, 0o644)
+
+    def keeps(self, entry: Entry) -> Entry:
+        return entry
+
+
+def expected_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Entry]]) -> dict[bytes, Entry]:
+    """Every entry of the store that is not part of a layer's tree, by path."""
+    expected = {entry.path: entry for entry in view.expected_top(identity)}
+    tree = MetadataTree(identity.epoch)
+    for one, tar_split in facts:
+        put_layer(tree, view.metadata_root, one)
+        view.put_layer_links(tree, one, identity, tar_split)
+    expected.update((entry.path, entry) for entry in tree.entries())
+    return expected
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[ImageView]:
+    """The store image at ``path``. Raises SquashfsError (Refused)."""
+    with SquashfsReader.open(path) as reader:
+        yield ImageView(path.name, reader)
+
+
+@contextmanager
+def open_tar_view(path: Path) -> Iterator[TarView]:
+    """The ``store.tar`` at ``path``. Raises TarCorrupt and StoreUnreadable (Refused)."""
+    with path.open("rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        yield TarView(path.name, FileSlice(file.fileno(), 0, size_bytes, path.name))
+
+
+def _key(path: bytes) -> tuple[bytes, ...]:
+    return tuple(path.split(b"/")) if path else ()
+
+
+def _entry(header: TarHeader, file: FileSlice, name: str) -> Entry:
+    kind = _KINDS.get(header.typeflag)
+    path = clean(header.name)
+    if kind is None or path.startswith((b"/", b"../")) or path == b"..":
+        raise StoreUnreadable(f"{name}: {printable(header.name)!r} is no entry of a store")
+    device = kind in (Kind.CHARACTER, Kind.BLOCK)
+    return Entry(
+        b"" if path == b"." else path,
+        kind,
+        header.mode,
+        header.uid,
+        header.gid,
+        header.mtime_epoch,
+        header.mtime_nanoseconds,
+        header.linkname if kind in (Kind.SYMLINK, Kind.HARDLINK) else b"",
+        (header.devmajor, header.devminor) if device else (0, 0),
+        header.xattrs,
+        FileSlice(file.descriptor, file.offset + header.data_offset, header.data_bytes, name) if kind is Kind.REGULAR else None,
+    )

@@ -1,0 +1,213 @@
+"""``verify``: is this output folder, store image or archive what it says it is?
+
+Links in order: checksums → root hash → SquashFS → store.json → layers → configs (:mod:`shiplap.audit.chain`).
+The first link that does not hold ends the verification.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shiplap.audit.chain import BrokenLink, ChainReport, verify_store
+from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
+from shiplap.core.errors import Refused
+from shiplap.core.layer.spool import uncompressed_layer
+from shiplap.core.limits import Limits
+from shiplap.core.output import ARTIFACTS, SUMS_NAME, sha256_file
+from shiplap.core.progress import Progress
+from shiplap.core.sources import open_images, parse_source
+from shiplap.verity.format import format_file
+from shiplap.verity.identity import store_image_salt, uuid_for_salt
+from shiplap.verity.parameters import VerityParameters
+from shiplap.verity.verify import BadBlock, verify_file
+
+_STORE_JSON_LIMIT_BYTES = 16 << 20
+_SQUASHFS_MAGIC = b"hsqs"
+_TAR_MAGIC_OFFSET = 257
+
+
+class NotVerifiable(Refused):
+    """Something that this release cannot verify."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """What has been checked so far: (link, what was seen), in order."""
+
+    limits: Limits
+    progress: Progress
+    links: list[tuple[str, str]] = field(default_factory=list)
+
+    def holds(self, link: str, detail: str) -> None:
+        self.links.append((link, detail))
+
+
+def verify_thing(thing: Path, root_hash: str | None, verification: Verification) -> None:
+    """Verify an output folder, a store image, a ``store.tar`` (with its store.json beside it) or an archive.
+
+    ``root_hash``: the one to trust, hex; for a folder it must equal the one in it. Raises BrokenLink at
+    the first link that does not hold, NotVerifiable for something of no known kind.
+    """
+    if thing.is_dir():
+        _verify_folder(thing, root_hash, verification)
+        return
+    try:
+        with thing.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise NotVerifiable(f"cannot read {thing}: {error.strerror}") from error
+    if head.startswith(_SQUASHFS_MAGIC):
+        hash_file = thing.with_suffix(".verity")
+        if root_hash is not None:
+            _verify_root_hash(thing, hash_file if hash_file.exists() else None, root_hash, verification)
+        _verify_image(thing, None, verification)
+    elif thing.name == "store.tar":
+        _refuse_root_hash(thing, root_hash)
+        store_json = thing.with_name("store.json")
+        if not store_json.exists():
+            raise NotVerifiable(f"{thing} needs its store.json beside it", hint="give the whole output folder")
+        _verify_tar(thing, _read_json(store_json), verification)
+    elif head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar" or thing.name.startswith("images.tar"):
+        _refuse_root_hash(thing, root_hash)
+        _verify_archive(thing, verification)
+    else:
+        raise NotVerifiable(
+            f"{thing} is no output folder, store image, store.tar or image archive",
+            hint="for the hash tree of any file there is `shiplap verity verify`",
+        )
+
+
+def _refuse_root_hash(thing: Path, root_hash: str | None) -> None:
+    if root_hash is not None:
+        raise NotVerifiable(f"{thing} has no hash tree to hold against --root-hash")
+
+
+def _verify_folder(folder: Path, root_hash: str | None, verification: Verification) -> None:
+    _verify_sums(folder, verification)
+    image, store_tar = folder / "store.squashfs", folder / "store.tar"
+    archives = sorted(path for path in folder.iterdir() if path.name in ARTIFACTS and path.name.startswith("images.tar"))
+    if not (image.exists() or store_tar.exists() or archives):
+        raise NotVerifiable(f"{folder} holds no store and no archive")
+    stated = folder / "store.roothash"
+    trusted = root_hash
+    if stated.exists():
+        text = stated.read_text("ascii", "replace").strip()[:256]
+        if root_hash is not None and text != root_hash:
+            raise BrokenLink(f"{stated} holds {text}, --root-hash is {root_hash}")
+        trusted = text
+    if image.exists():
+        hash_file = folder / "store.verity"
+        if trusted is not None:
+            _verify_root_hash(image, hash_file if hash_file.exists() else None, trusted, verification)
+        _verify_image(image, _read_json(folder / "store.json"), verification)
+    elif root_hash is not None:
+        raise NotVerifiable(f"{folder} has no store image to hold against --root-hash")
+    if store_tar.exists():
+        _verify_tar(store_tar, _read_json(folder / "store.json"), verification)
+    for archive in archives:
+        _verify_archive(archive, verification)
+
+
+def _verify_sums(folder: Path, verification: Verification) -> None:
+    sums = folder / SUMS_NAME
+    if not sums.exists():
+        raise BrokenLink(f"{folder} has no {SUMS_NAME}: it is incomplete, or no output folder")
+    stated: dict[str, str] = {}
+    for number, line in enumerate(sums.read_text("utf-8", "replace").splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or name not in ARTIFACTS or name in stated:
+            raise BrokenLink(f"{sums}, line {number} names no artifact of shiplap")
+        stated[name] = digest
+    for name in ARTIFACTS:
+        path = folder / name
+        if name == SUMS_NAME or name == "store.roothash.p7s":  # signatures are attached afterwards
+            continue
+        if path.exists() != (name in stated):
+            problem = "is missing" if name in stated else f"is not in {SUMS_NAME}"
+            raise BrokenLink(f"{path} {problem}")
+    for name in sorted(stated):
+        path = folder / name
+        with verification.progress.task(f"sha256 of {name}", path.stat().st_size) as task:
+            digest, _ = sha256_file(path, task.advance)
+        if digest != stated[name]:
+            raise BrokenLink(f"{path} has sha256 {digest}, {SUMS_NAME} says {stated[name]}")
+    verification.holds("checksums", f"{len(stated)} files are as {SUMS_NAME} says")
+
+
+def _verify_root_hash(image: Path, hash_file: Path | None, root_hash: str, verification: Verification) -> None:
+    size_bytes = image.stat().st_size
+    with _as_link(f"root hash of {image}"), verification.progress.task(f"root hash of {image.name}", size_bytes) as task:
+        if hash_file is not None:
+            bad = verify_file(image, hash_file, root_hash, advance=task.advance)
+            if bad:
+                raise BrokenLink(f"{image} does not hold against its root hash: {_bad_block(bad[0])}, {len(bad)} bad in all")
+            verification.holds("root hash", f"{root_hash} through {hash_file.name}")
+            return
+        # Without the tree file the tree is built again: salt and UUID follow from store.json.
+        with open_image(image) as view:
+            salt = store_image_salt(read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES))
+        with tempfile.TemporaryDirectory(prefix="shiplap-verify-") as folder:
+            computed = format_file(image, Path(folder, "tree"), VerityParameters(salt=salt, uuid=uuid_for_salt(salt)), advance=task.advance)
+        if computed != root_hash:
+            raise BrokenLink(f"{image} has root hash {computed} (sha256, salt from store.json), expected {root_hash}")
+        verification.holds("root hash", f"{root_hash}, from a tree built again")
+
+
+def _verify_image(image: Path, store_json: bytes | None, verification: Verification) -> None:
+    with _as_link(str(image)), open_image(image) as view:
+        inside = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
+        if store_json is not None and inside != store_json:
+            raise BrokenLink(f"{image}: its store.json differs from the one beside it")
+        verification.holds("SquashFS", f"{image.name} can be read")
+        _report(verify_store(view, inside, verification.limits, verification.progress), view, verification)
+
+
+def _verify_tar(path: Path, store_json: bytes, verification: Verification) -> None:
+    with _as_link(str(path)), open_tar_view(path) as view:
+        verification.holds("tar", f"{path.name} can be read")
+        _report(verify_store(view, store_json, verification.limits, verification.progress), view, verification)
+
+
+def _report(report: ChainReport, view: StoreView, verification: Verification) -> None:
+    verification.holds("configs", f"{report.images} images of {view.name} have the digests in store.json")
+    verification.holds("layers", f"{report.layers} tars from tar-split data and files have their diffIDs ({report.layer_bytes} bytes)")
+    verification.holds("tree", f"{report.entries} entries are what the layers and configs say, and no other")
+
+
+def _verify_archive(path: Path, verification: Verification) -> None:
+    layers = 0
+    with _as_link(str(path)), open_images(parse_source(f"docker-archive:{path}"), platform=None, limits=verification.limits) as images:
+        for image in images:
+            for layer in image.layers:
+                with (
+                    verification.progress.task(f"verify layer {layer.index} of {image.label}") as task,
+                    uncompressed_layer(image, layer, verification.limits, task.advance),
+                ):
+                    layers += 1
+        verification.holds("configs", f"{len(images)} images of {path.name} have the digests they are named by")
+    verification.holds("layers", f"{layers} layers have their diffIDs")
+
+
+def _bad_block(block: BadBlock) -> str:
+    where = {"data": "data block", "hash": f"hash block of level {block.level},", "root": "top hash block"}[block.kind]
+    return f"{where} {block.index} (byte {block.offset_bytes}) {'is missing' if block.missing else 'has another digest'}"
+
+
+def _read_json(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_STORE_JSON_LIMIT_BYTES + 1)
+
+
+@contextmanager
+def _as_link(what: str) -> Iterator[None]:
+    """Inside a thing under verification, what would be refused as input is a link that does not hold."""
+    try:
+        yield
+    except StoreUnreadable as error:
+        raise NotVerifiable(error.message, hint=error.hint) from error
+    except Refused as error:
+        raise BrokenLink(error.message if what in error.message else f"{what}: {error.message}", hint=error.hint) from error

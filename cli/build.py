@@ -1,0 +1,265 @@
+"""``shiplap build``: images → everything in the output folder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shiplap.cli.console import Console
+from shiplap.cli.quantities import size_text
+from shiplap.core.archive import ArchiveImage, archive_name, write_images_tar
+from shiplap.core.collect import RequestRefused, collected_images, parse_argument
+from shiplap.core.manifest import DEFAULT_NAME, Manifest, Overrides, defaults, load_manifest, resolve
+from shiplap.core.output import Stage, sha256_file, staged_output
+from shiplap.core.record import build_record
+from shiplap.core.store.identity import StoreIdentity, choose_epoch
+from shiplap.core.store.model import StoredImage, common_platform
+from shiplap.rootfs.sinks import SquashfsOptions, describe_tool
+from shiplap.rootfs.storeimage import StorePlan, write_store_artifacts
+
+NAME = "build"
+SUMMARY = "images → one deterministic, sealed store (or archive) in the output folder"
+EXAMPLES = """\
+shiplap build app:1=docker-archive:app.tar             one image from a `docker save` file, named app:1 on the device
+shiplap build oci:layout:app oci:layout:db -o OUT      two images of an OCI layout under their own names
+shiplap build -f shiplap.yaml --locked                 what the manifest lists, exactly as pinned
+shiplap build --mode archive app.tar=...               a `docker load`-able archive instead of a store
+shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
+"""
+DEFAULT_OUT = "shiplap-out"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="*", metavar="[NAME=]SOURCE", help="an image: docker-archive:FILE[:REF], oci:DIR[:REF], …")
+    parser.add_argument("-f", "--file", metavar="FILE", help=f"the manifest (default {DEFAULT_NAME}, when no SOURCE is given)")
+    parser.add_argument("-o", "--out", metavar="OUT", default=DEFAULT_OUT, help="the output folder (default %(default)s)")
+    parser.add_argument("--offline", action="store_true", help="use no network (the sources of this release never do)")
+    parser.add_argument("--locked", action="store_true", help="refuse any image that no digest pins")
+    parser.add_argument("--mode", choices=("store", "archive"), help="a ready store (default), or an archive that is loaded at boot")
+    parser.add_argument("--engine", metavar="ENGINE", help="the engine on the device: docker (default)")
+    parser.add_argument("--driver", metavar="DRIVER", help="its storage driver: overlay2 (default)")
+    parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="the device's platform, where a source has several")
+    parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), tar; repeatable")
+    parser.add_argument("--store-path", metavar="PATH", help="where the device finds the store (default /usr/share/shiplap)")
+    parser.add_argument("--source-date-epoch", type=_epoch, metavar="N", help="the time of everything that shiplap itself writes")
+    parser.add_argument("--jobs", "-j", type=_jobs, metavar="N", help="processors to use (default all); changes no byte")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    manifest = resolve(_manifest(arguments), _overrides(arguments))
+    if arguments.locked:
+        _require_pins(manifest)
+    with collected_images(manifest.images, manifest.platform, manifest.limits) as images, staged_output(Path(arguments.out)) as stage:
+        build = _Build(manifest, images, stage, console, arguments.source_date_epoch, arguments.jobs)
+        finished = build.archive() if manifest.mode == "archive" else build.store()
+        sums = {name: digest for name, (digest, _) in finished.outputs.items()}
+        stage.publish(sums)
+    console.result(_result(arguments.out, finished, images), _text(arguments.out, finished, images))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """``outputs``: name → (sha256 hex, size in bytes), record.json among them."""
+
+    outputs: dict[str, tuple[str, int]]
+    epoch: int
+    root_hash: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    manifest: Manifest
+    images: tuple[StoredImage, ...]
+    stage: Stage
+    console: Console
+    epoch_asked: int | None
+    jobs: int | None
+
+    def store(self) -> _Finished:
+        manifest, squashfs = self.manifest, self.manifest.squashfs
+        epoch, epoch_from = self._epoch()
+        platform = manifest.platform or common_platform(self.images)
+        assert platform is not None, "there is at least one image"
+        common_platform(self.images)
+        options: list[tuple[str, Any]] = [
+            (
+                "squashfs",
+                {
+                    "block-size": squashfs.block_size_bytes,
+                    "compression": squashfs.compression,
+                    "level": squashfs.level,
+                    "whiteouts": squashfs.whiteouts,
+                },
+            )
+        ]
+        if manifest.security_version is not None:
+            options.append(("security-version", manifest.security_version))
+        identity = StoreIdentity(
+            mode="store",
+            engine=manifest.engine,
+            driver=manifest.driver,
+            platform=platform,
+            store_path=manifest.store_path,
+            epoch=epoch,
+            images=self.images,
+            options=tuple(options),
+        )
+        sink = SquashfsOptions(
+            tool=squashfs.tool,
+            compression=squashfs.compression,
+            level=squashfs.level,
+            block_size_bytes=squashfs.block_size_bytes,
+            epoch=epoch,
+            jobs=self.jobs,
+            allow_tool=squashfs.allow_tool,
+        )
+        plan = StorePlan(
+            identity=identity,
+            outputs=manifest.outputs,
+            squashfs=sink,
+            limits=manifest.limits,
+            verity_hash=manifest.verity.hash,
+            budget_bytes=manifest.budget_store_image_bytes,
+            jobs=self.jobs,
+        )
+        tools = [describe_tool(sink)] if "squashfs" in manifest.outputs else []
+        made = write_store_artifacts(plan, self.stage, self.console.progress)
+        seal = None
+        if made.root_hash is not None:
+            seal = {"hash": manifest.verity.hash, "root-hash": made.root_hash, "padding_bytes": made.padding_bytes}
+        asked = {
+            "mode": "store",
+            "engine": manifest.engine,
+            "driver": manifest.driver,
+            "outputs": sorted(manifest.outputs),
+            "store-path": manifest.store_path,
+            **dict(options),
+        }
+        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal)
+        return _Finished(outputs, epoch, made.root_hash)
+
+    def archive(self) -> _Finished:
+        manifest, wanted = self.manifest, self.manifest.archive
+        epoch, epoch_from = self._epoch()
+        archived = [ArchiveImage(stored.image, tuple(str(reference) for reference in stored.references)) for stored in self.images]
+        with self.stage.writer(archive_name(wanted.compression)) as write:
+            made = write_images_tar(
+                archived,
+                write,
+                epoch=epoch,
+                limits=manifest.limits,
+                compression=wanted.compression,
+                level=wanted.level,
+                progress=self.console.progress,
+            )
+        for note in made.notes:
+            self.console.note(note)
+        asked = {"mode": "archive", "engine": manifest.engine, "archive": {"compression": wanted.compression, "level": wanted.level}}
+        identity = {"sha256": made.sha256, "size_bytes": made.size_bytes}
+        tools = [{"name": "libarchive", **made.compression, "uncompressed": identity}]
+        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None)
+        return _Finished(outputs, epoch, None)
+
+    def _epoch(self) -> tuple[int, str]:
+        return choose_epoch(self.epoch_asked, self.manifest.epoch, os.environ, self.images)
+
+    def _finish(
+        self,
+        options: Mapping[str, Any],
+        tools: list[dict[str, Any]],
+        epoch: Mapping[str, Any],
+        layer_sizes: Mapping[str, int],
+        seal: Mapping[str, Any] | None,
+    ) -> dict[str, tuple[str, int]]:
+        outputs = {name: self._sum(name) for name in self.stage.names()}
+        record = build_record(
+            images=self.images, options=options, tools=tools, epoch=epoch, layer_sizes=layer_sizes, outputs=outputs, seal=seal
+        )
+        self.stage.write("record.json", record)
+        return {**outputs, "record.json": self._sum("record.json")}
+
+    def _sum(self, name: str) -> tuple[str, int]:
+        path = self.stage.path(name)
+        with self.console.progress.task(f"sha256 of {name}", path.stat().st_size) as task:
+            return sha256_file(path, task.advance)
+
+
+def _manifest(arguments: argparse.Namespace) -> Manifest:
+    if arguments.file is not None:
+        return load_manifest(Path(arguments.file))
+    if arguments.sources:
+        return defaults()
+    if not Path(DEFAULT_NAME).exists():
+        raise RequestRefused(
+            f"there is no {DEFAULT_NAME} here, and no image was named",
+            hint="name the manifest with -f, or an image: shiplap build app:1=docker-archive:app.tar",
+        )
+    return load_manifest(Path(DEFAULT_NAME))
+
+
+def _overrides(arguments: argparse.Namespace) -> Overrides:
+    outputs = None
+    if arguments.output:
+        outputs = tuple(name.strip() for value in arguments.output for name in value.split(",") if name.strip())
+    return Overrides(
+        platform=arguments.platform,
+        epoch=None,
+        mode=arguments.mode,
+        engine=arguments.engine,
+        driver=arguments.driver,
+        outputs=outputs,
+        store_path=arguments.store_path,
+        images=tuple(parse_argument(text) for text in arguments.sources) if arguments.sources else None,
+    )
+
+
+def _require_pins(manifest: Manifest) -> None:
+    for request in manifest.images:
+        if not (request.digest or request.config_digest or (request.ref and request.ref.digest)):
+            raise RequestRefused(
+                f"--locked: no digest pins {request.ref or request.source}",
+                hint="add `config-digest:` or `digest:` to the image in the manifest",
+            )
+
+
+def _epoch(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds since 1970")
+    return int(text)
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processors")
+    return int(text)
+
+
+def _result(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> dict[str, object]:
+    result: dict[str, object] = {
+        "out": out,
+        "epoch": finished.epoch,
+        "images": [
+            {"config": stored.image.config_digest, "references": [str(reference) for reference in stored.references]} for stored in images
+        ],
+        "outputs": {name: {"sha256": digest, "size_bytes": size_bytes} for name, (digest, size_bytes) in finished.outputs.items()},
+    }
+    if finished.root_hash is not None:
+        result["root-hash"] = finished.root_hash
+    return result
+
+
+def _text(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> str:
+    lines = []
+    for stored in images:
+        names = ", ".join(reference.familiar for reference in stored.references)
+        lines.append(f"{names}  {stored.image.config_digest}  {len(stored.image.layers)} layers, {stored.image.platform}")
+    for name, (digest, size_bytes) in sorted(finished.outputs.items()):
+        lines.append(f"{out}/{name}  {size_text(size_bytes)}  sha256:{digest}")
+    if finished.root_hash is not None:
+        lines.append(f"root hash  {finished.root_hash}")
+    return "\n".join(lines)

@@ -1,0 +1,205 @@
+"""``shiplap doctor``: what is installed, in which version, and what to install.
+
+It only looks. Every fault of a tool ends up in the table, never as an error of the doctor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shiplap.cli.console import Console
+from shiplap.core import run as programs
+from shiplap.core.errors import Refused, ShiplapError
+
+NAME = "doctor"
+SUMMARY = "list the tools and libraries that are used, their versions, and what to install"
+EXAMPLES = """
+  shiplap doctor                      exit 0: the default build can run here; 3: something is missing
+  shiplap doctor --target 24.0.7      does a store of this release suit Docker 24.0.7 on the device?
+"""
+
+# The engines whose stores the tests build and run.
+OLDEST_DOCKER, NEWEST_DOCKER = (20, 10), 29
+
+
+class TargetInvalid(Refused):
+    """``--target`` is no version of Docker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something the program may use. ``needed``: for the default build. ``package``: Debian's, empty if it is always there."""
+
+    name: str
+    purpose: str
+    needed: bool
+    package: str
+    version: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``version`` is None when the tool is missing; ``remark`` says what is wrong or special."""
+
+    tool: Tool
+    version: str | None
+    remark: str = ""
+
+
+def _program(name: str, package: str, option: str = "--version") -> Callable[[], str]:
+    """The first thing that looks like a version in what a program says."""
+
+    def version() -> str:
+        done = programs.run([programs.find(name, package=package), option], allowed=range(256))
+        match = re.search(r"\d+(?:\.\d+)+", (done.stdout + done.stderr).decode("utf-8", "replace"))
+        return match[0] if match else "unknown version"
+
+    return version
+
+
+def _attribute(module: str, name: str) -> Callable[[], str]:
+    """A version that is an attribute, or the result of a function, of a module."""
+
+    def version() -> str:
+        found = getattr(importlib.import_module(module), name)
+        return str(found() if callable(found) else found)
+
+    return version
+
+
+def _linked(name: str) -> Callable[[], str]:
+    """The version of libarchive, or of a library that it is linked with."""
+
+    def version() -> str:
+        versions: Mapping[str, str] = importlib.import_module("shiplap.core.libarchive").versions()
+        return versions[name]
+
+    return version
+
+
+def _zstd() -> str:
+    importlib.import_module("shiplap.core.zstd").decoders()
+    try:
+        return _linked("libzstd")()
+    except (ShiplapError, KeyError):
+        return "found"
+
+
+def _debian(program: str, package: str, purpose: str, *, needed: bool = False, option: str = "--version") -> Tool:
+    return Tool(program, purpose, needed, package, _program(program, package, option))
+
+
+TOOLS = (
+    Tool("Python", "runs shiplap", True, "python3", platform.python_version),
+    Tool("PyYAML", "reads shiplap.yaml", True, "python3-yaml", _attribute("yaml", "__version__")),
+    Tool("libarchive", "writes archives, with its binding libarchive-c", True, "libarchive13 python3-libarchive-c", _linked("libarchive")),
+    _debian("tar2sqfs", "squashfs-tools-ng", "writes store.squashfs (the default)", needed=True),
+    _debian("mksquashfs", "squashfs-tools", "the other writer of store.squashfs", option="-version"),
+    Tool("zstd library", "reads zstd layers", False, "libzstd1", _zstd),
+    Tool("CRC-64", "checksums of tar-split", False, "libssl3", _attribute("shiplap.core.layer.crc64", "backend")),
+    _debian("veritysetup", "cryptsetup-bin", "opens sealed stores on the device; forward error correction"),
+    _debian("skopeo", "skopeo", "fetches images from registries into files"),
+)
+
+# mksquashfs reads the root directory's own entry from a tar only since 4.6; in 4.7.0 to 4.7.5 upstream notes data races.
+_MKSQUASHFS_OLDEST = (4, 6)
+_MKSQUASHFS_FAULTY = ((4, 7, 0), (4, 7, 5))
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """``--target VERSION``."""
+    parser.add_argument("--target", metavar="VERSION", help="version of Docker on the device, to compare with what this release supports")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Look, print, and return 3 when the default build cannot run, 1 when the target is not supported."""
+    target = None if arguments.target is None else _target(arguments.target)
+    findings = [look(tool) for tool in TOOLS]
+    missing = [finding for finding in findings if finding.version is None and finding.tool.needed]
+    packages = sorted({package for finding in findings if finding.version is None for package in finding.tool.package.split()})
+    supported = target is None or is_supported(target)
+    data: dict[str, object] = {
+        "ready": not missing,
+        "tools": [
+            {
+                "name": one.tool.name,
+                "purpose": one.tool.purpose,
+                "needed": one.tool.needed,
+                "version": one.version,
+                "remark": one.remark or None,
+                "package": one.tool.package,
+            }
+            for one in findings
+        ],
+        "install": packages,
+        "docker": {"oldest": ".".join(map(str, OLDEST_DOCKER)), "newest": str(NEWEST_DOCKER)},
+        "target": None if target is None else {"version": arguments.target, "supported": supported},
+    }
+    console.result(data, _text(findings, packages, arguments.target, supported))
+    if missing:
+        return 3
+    return 0 if supported else 1
+
+
+def look(tool: Tool) -> Finding:
+    """Find one tool; whatever goes wrong there is a remark."""
+    try:
+        version = tool.version()
+    except (ShiplapError, ImportError, AttributeError, KeyError, OSError) as error:
+        message = error.message if isinstance(error, ShiplapError) else str(error)
+        said = message.splitlines()[0] if message else ""
+        return Finding(tool, None, "" if said == f"{tool.name} is not installed" else said)
+    return Finding(tool, version, _remark(tool.name, version))
+
+
+def is_supported(target: tuple[int, ...]) -> bool:
+    """Whether the tests of this release ran that version of Docker, or one around it."""
+    return target >= OLDEST_DOCKER and target[0] <= NEWEST_DOCKER
+
+
+def _remark(name: str, version: str) -> str:
+    if name == "CRC-64":
+        return "" if version == "libcrypto" else "slower; OpenSSL with GF(2^m) arithmetic makes it fast"
+    numbers = tuple(map(int, re.findall(r"\d+", version)))
+    if name == "mksquashfs" and numbers:
+        if numbers < _MKSQUASHFS_OLDEST:
+            return "too old: 4.6 or newer is needed"
+        if _MKSQUASHFS_FAULTY[0] <= numbers <= _MKSQUASHFS_FAULTY[1]:
+            return "known to be faulty; used only when squashfs.allow-tool names it"
+    return ""
+
+
+def _target(text: str) -> tuple[int, ...]:
+    match = re.fullmatch(r"(?:docker[ /-]?)?v?(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?(?:[-+~].{0,40})?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise TargetInvalid(f"--target {text!r} is not a version of Docker", hint="write what `docker version` shows, for example 24.0.7")
+    # "20" alone means some 20.x; the newest of them is the friendly reading.
+    return int(match[1]), int(match[2]) if match[2] else 9999
+
+
+def _text(findings: list[Finding], packages: list[str], target: str | None, supported: bool) -> str:
+    rows = [(one.tool.name, one.version or "missing", "needed" if one.tool.needed else "optional", _explained(one)) for one in findings]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows]
+    if packages:
+        lines += ["", f"On Debian: apt-get install {' '.join(packages)}"]
+    lines.append("")
+    ready = not any(one.version is None and one.tool.needed for one in findings)
+    lines.append("The default build can run here." if ready else "The default build cannot run here.")
+    span = f"Docker {'.'.join(map(str, OLDEST_DOCKER))} to {NEWEST_DOCKER}"
+    if target is None:
+        lines.append(f"Stores of this release are tested with {span}.")
+    elif supported:
+        lines.append(f"Docker {target} on the device is in the tested range: {span}.")
+    else:
+        lines.append(f"Docker {target} on the device is outside the tested range, {span}: use archive mode (mode: archive).")
+    return "\n".join(lines)
+
+
+def _explained(finding: Finding) -> str:
+    return f"{finding.tool.purpose}; {finding.remark}" if finding.remark else finding.tool.purpose

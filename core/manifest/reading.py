@@ -1,0 +1,259 @@
+"""Manifest bytes → :class:`Manifest`, with options laid over it; and back into data for ``shiplap config``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from shiplap.core.errors import Refused
+from shiplap.core.limits import Limits
+from shiplap.core.manifest.checks import DRIVERS, OUTPUTS, SQUASHFS_LEVELS, findings
+from shiplap.core.manifest.document import MAX_DOCUMENT_BYTES, Listing, Mapping, Node, Unreadable, compose, node_of, plain
+from shiplap.core.manifest.model import ArchiveSettings, ImageRequest, Manifest, Overrides, SquashfsSettings, VeritySettings
+from shiplap.core.manifest.problems import ManifestError, Problem
+from shiplap.core.manifest.schema import join, validate, with_defaults
+from shiplap.core.manifest.sizes import format_size, parse_size
+from shiplap.core.platform import parse_platform
+from shiplap.core.reference import parse_reference
+
+Data = dict[str, Any]
+
+_SCHEMA_HINT = "`shiplap schema` prints the schema; an editor that knows it shows these mistakes while you type"
+# Which option an overridden key came from, for messages.
+_OPTIONS = {
+    "platform": "--platform",
+    "epoch": "--source-date-epoch",
+    "mode": "--mode",
+    "engine": "--engine",
+    "driver": "--driver",
+    "outputs": "--output",
+    "store-path": "--store-path",
+}
+
+
+class ManifestUnreadable(Refused):
+    """The manifest's file is not there or cannot be read."""
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check the manifest at ``path``. Raises ManifestUnreadable and ManifestError."""
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ManifestUnreadable(f"{path} is not a regular file")
+            raw = file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        hint = "name it with -f, or give the images on the command line" if isinstance(error, FileNotFoundError) else None
+        raise ManifestUnreadable(f"cannot read the manifest {path}: {error.strerror}", hint=hint) from error
+    return parse_manifest(raw, str(path))
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    """Check the bytes of a manifest; ``name`` stands for it in messages. Raises ManifestError with all problems."""
+    problems: list[Problem] = []
+    try:
+        node = compose(text, problems)
+    except Unreadable:
+        raise ManifestError(name, problems) from None
+    # A value that YAML itself leaves unclear needs one message, not a second one about its type.
+    unclear = {(problem.line, problem.column) for problem in problems}
+    found = validate(node)
+    manifest = _manifest(node, found)
+    problems += [problem for problem in found if (problem.line, problem.column) not in unclear]
+    if problems or manifest is None:
+        raise ManifestError(name, problems, hint=_SCHEMA_HINT)
+    return manifest
+
+
+def defaults() -> Manifest:
+    """A manifest with nothing but defaults and no images: for use without a file, see :func:`resolve`."""
+    manifest = _manifest(node_of({"version": 1, "images": []}), [])
+    assert manifest is not None
+    return manifest
+
+
+def resolve(manifest: Manifest, overrides: Overrides) -> Manifest:
+    """``manifest`` with the options of the command line laid over it, before defaults are decided.
+
+    So ``mode`` from an option brings its own default outputs, unless the manifest names outputs.
+    Raises ManifestError for options that do not fit, with the option as the path.
+    """
+    given: Data = {"platform": overrides.platform, "epoch": overrides.epoch, "mode": overrides.mode, "engine": overrides.engine}
+    given |= {"driver": overrides.driver, "outputs": overrides.outputs and list(overrides.outputs), "store-path": overrides.store_path}
+    data: Data = json.loads(manifest.written)
+    data.update({key: value for key, value in given.items() if value is not None})
+    node = node_of(data)
+    problems = [problem for problem in validate(node) if problem.path != "images"]
+    resolved = _manifest(node, problems)
+    if problems or resolved is None:
+        named = [_as_option(problem, given) for problem in problems]
+        raise ManifestError("the command line", named, hint="options are stronger than the manifest, and both have to fit together")
+    # Options say nothing about single images; the manifest's own keep their lines.
+    images = manifest.images if overrides.images is None else overrides.images
+    return dataclasses.replace(resolved, images=images, written=json.dumps(data))
+
+
+def _as_option(problem: Problem, given: dict[str, Any]) -> Problem:
+    for key, option in _OPTIONS.items():
+        if given[key] is not None and (problem.path == key or problem.path.startswith(f"{key}[")):
+            return dataclasses.replace(problem, path=option)
+    return problem
+
+
+def _manifest(node: Node, problems: list[Problem]) -> Manifest | None:
+    """Check what the schema cannot, and build; None when there are ``problems``, old or new."""
+    if not isinstance(node, Mapping):
+        return None
+    sound = _without(node, "", {problem.path for problem in problems})
+    data = with_defaults(sound)
+    for path, message in findings(data):
+        line, column = _place(node, path)
+        problems.append(Problem(path, line, column, message))
+    if problems:
+        return None
+    return _build(data, node)
+
+
+def _without(node: Node, path: str, bad: set[str]) -> Any:
+    """The data of ``node`` without what has a problem: keys vanish, items of a list become None."""
+    if isinstance(node, Mapping):
+        below = ((key, join(path, key), value) for key, value in node.entries.items())
+        return {key: _without(value, where, bad) for key, where, value in below if where not in bad}
+    if isinstance(node, Listing):
+        items = ((join(path, index), item) for index, item in enumerate(node.items))
+        return [None if where in bad else _without(item, where, bad) for where, item in items]
+    return plain(node)
+
+
+def _place(node: Node, path: str) -> tuple[int, int]:
+    """Where ``path`` stands in the file, or the nearest thing around it that is written."""
+    if isinstance(node, Mapping):
+        for key, value in node.entries.items():
+            own = join("", key)
+            if path == own:
+                return (value.line, value.column)
+            if path.startswith((f"{own}.", f"{own}[")):
+                return _place(value, path[len(own) :].removeprefix("."))
+    if isinstance(node, Listing) and path.startswith("["):
+        index, _, rest = path[1:].partition("]")
+        return _place(node.items[int(index)], rest.removeprefix("."))
+    return node.line, node.column
+
+
+def _build(data: Data, node: Mapping) -> Manifest:
+    squashfs, verity, archive, limits = data["squashfs"], data["verity"], data["archive"], data["limits"]
+    level = squashfs.get("level", SQUASHFS_LEVELS.get(squashfs["compression"], (None,))[0])
+    budget = data["budget"].get("store-image")
+    nodes = node.entries.get("images")
+    lines = [item.line for item in nodes.items] if isinstance(nodes, Listing) else []
+    return Manifest(
+        version=int(data["version"]),
+        name=data["name"],
+        platform=parse_platform(data["platform"]) if "platform" in data else None,
+        epoch=_whole(data.get("epoch")),
+        security_version=_whole(data.get("security-version")),
+        images=tuple(_image(image, line) for image, line in zip(data["images"], lines, strict=True)),
+        mode=data["mode"],
+        engine=data["engine"],
+        driver=data.get("driver", DRIVERS[data["engine"]][0]),
+        outputs=tuple(data.get("outputs", OUTPUTS[data["mode"]])),
+        store_path=data["store-path"],
+        squashfs=SquashfsSettings(
+            tool=squashfs["tool"],
+            compression=squashfs["compression"],
+            level=_whole(level),
+            block_size_bytes=_size(squashfs["block-size"]),
+            whiteouts=squashfs["whiteouts"],
+            allow_tool=tuple(squashfs["allow-tool"]),
+        ),
+        verity=VeritySettings(verity["hash"], int(verity["fec-roots"]), verity["check"], verity["on-corruption"], verity["seal"]),
+        archive=ArchiveSettings(archive["compression"], int(archive["level"])),
+        budget_store_image_bytes=None if budget is None else _size(budget),
+        limits=Limits(
+            layer_bytes=_size(limits["layer-bytes"]), entries=int(limits["entries"]), metadata_bytes=_size(limits["metadata-bytes"])
+        ),
+        written=json.dumps(plain(node)),
+    )
+
+
+def _image(image: Data, line: int) -> ImageRequest:
+    return ImageRequest(
+        ref=parse_reference(image["ref"]),
+        source=image.get("from", f"docker://{image['ref']}"),
+        digest=image.get("digest"),
+        config_digest=image.get("config-digest"),
+        license=image.get("license"),
+        allow_foreign_elf=tuple(image["allow-foreign-elf"]),
+        line=line,
+    )
+
+
+def _whole(value: int | float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _size(value: int | float | str) -> int:
+    return parse_size(int(value) if isinstance(value, float) else value)
+
+
+def to_data(manifest: Manifest) -> Data:
+    """``manifest`` as data in the manifest's own keys, every default written out; reading it again gives an equal one."""
+    squashfs, verity, limits = manifest.squashfs, manifest.verity, manifest.limits
+    data: Data = {
+        "version": manifest.version,
+        "name": manifest.name,
+        "platform": str(manifest.platform) if manifest.platform else None,
+        "epoch": manifest.epoch,
+        "security-version": manifest.security_version,
+        "images": [_image_data(image) for image in manifest.images],
+        "mode": manifest.mode,
+        "engine": manifest.engine,
+        "driver": manifest.driver,
+        "outputs": list(manifest.outputs),
+        "store-path": manifest.store_path,
+        "squashfs": {
+            "tool": squashfs.tool,
+            "allow-tool": list(squashfs.allow_tool),
+            "compression": squashfs.compression,
+            "level": squashfs.level,
+            "block-size": format_size(squashfs.block_size_bytes),
+            "whiteouts": squashfs.whiteouts,
+        },
+        "verity": {
+            "hash": verity.hash,
+            "fec-roots": verity.fec_roots,
+            "check": verity.check,
+            "on-corruption": verity.on_corruption,
+            "seal": verity.seal,
+        },
+        "archive": {"compression": manifest.archive.compression, "level": manifest.archive.level},
+        "budget": {"store-image": manifest.budget_store_image_bytes and format_size(manifest.budget_store_image_bytes)},
+        "limits": {
+            "layer-bytes": format_size(limits.layer_bytes),
+            "entries": limits.entries,
+            "metadata-bytes": format_size(limits.metadata_bytes),
+        },
+    }
+    cleaned: Data = _without_absent(data)
+    return cleaned
+
+
+def _image_data(image: ImageRequest) -> Data:
+    return {
+        "ref": str(image.ref) if image.ref else None,
+        "from": image.source,
+        "digest": image.digest,
+        "config-digest": image.config_digest,
+        "license": image.license,
+        "allow-foreign-elf": list(image.allow_foreign_elf),
+    }
+
+
+def _without_absent(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_absent(one) for key, one in value.items() if one is not None}
+    return [_without_absent(one) for one in value] if isinstance(value, list) else value

@@ -1,0 +1,63 @@
+"""``record.json``: how a build came about. No clock, no host name, no path of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shiplap.core.store.identity import STORE_FORMAT, canonical_json
+from shiplap.core.store.model import StoredImage, unique_layers
+from shiplap.core.version import VERSION
+
+ENGINE_RANGE = {"docker": {"oldest": "20.10", "newest": "29"}}
+"""Engines on the device that the store format serves; what the tests run is in the README."""
+
+
+def build_record(
+    *,
+    images: Iterable[StoredImage],
+    options: Mapping[str, Any],
+    tools: Iterable[Mapping[str, Any]],
+    epoch: Mapping[str, Any],
+    layer_sizes: Mapping[str, int],
+    outputs: Mapping[str, tuple[str, int]],
+    seal: Mapping[str, Any] | None,
+) -> bytes:
+    """The canonical bytes. ``outputs``: name → (sha256 hex, size in bytes); ``layer_sizes`` by chainID or diffID."""
+    images = tuple(images)
+    document: dict[str, Any] = {
+        "shiplap": VERSION,
+        "format": STORE_FORMAT,
+        "engine-range": ENGINE_RANGE,
+        "epoch": dict(epoch),
+        "sources": [_source(stored) for stored in images],
+        "layers": [
+            {
+                "chainID": layer.chain_id,
+                "diffID": layer.layer.diff_id,
+                "size_bytes": layer_sizes.get(layer.chain_id, layer_sizes.get(layer.layer.diff_id)),
+            }
+            for layer in unique_layers(images)
+        ],
+        "options": dict(options),
+        "tools": [dict(tool) for tool in tools],
+        "outputs": {name: {"sha256": digest, "size_bytes": size_bytes} for name, (digest, size_bytes) in outputs.items()},
+    }
+    if seal is not None:
+        document["verity"] = dict(seal)
+    return canonical_json(document)
+
+
+def _source(stored: StoredImage) -> dict[str, Any]:
+    image = stored.image
+    source: dict[str, Any] = {
+        "source": image.source,
+        "config": image.config_digest,
+        "platform": str(image.platform),
+        "references": [str(reference) for reference in stored.references],
+    }
+    if image.manifest_digest:
+        source["manifest"] = image.manifest_digest
+    if image.index_digest:
+        source["index"] = image.index_digest
+    return source

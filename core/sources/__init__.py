@@ -1,0 +1,58 @@
+"""Where images come from. A new source is one module and one line in ``OPENERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from shiplap.core.image import Image
+from shiplap.core.limits import Limits
+from shiplap.core.platform import Platform
+from shiplap.core.sources import dockerarchive, oci
+from shiplap.core.sources.spec import TRANSPORTS, SourceInvalid, SourceSpec, TransportNotImplemented, not_implemented, parse_source
+
+__all__ = [
+    "OPENERS",
+    "TRANSPORTS",
+    "Limits",
+    "SourceInvalid",
+    "SourceSpec",
+    "TransportNotImplemented",
+    "open_images",
+    "parse_source",
+    "require_implemented",
+]
+
+
+class Opener(Protocol):
+    """Opens the source ``spec`` names; everything that the images refer to is closed at the context's end."""
+
+    def __call__(self, spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> AbstractContextManager[tuple[Image, ...]]: ...
+
+
+OPENERS: dict[str, Opener] = {
+    "docker-archive": dockerarchive.open_archive,
+    "oci": oci.open_directory,
+    "oci-archive": oci.open_archive,
+}
+
+
+def require_implemented(spec: SourceSpec) -> None:
+    """Raise TransportNotImplemented for a transport that this release cannot read."""
+    if spec.transport not in OPENERS:
+        raise not_implemented(spec)
+
+
+@contextmanager
+def open_images(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
+    """The images that ``spec`` names, in the source's order; valid inside the context.
+
+    Without a REF all of them; with one, that image. ``platform`` None takes the only platform that
+    there is. Metadata is verified here, layer blobs as they are read. Raises Refused (a subclass of it)
+    for a source that is malformed, corrupt or hostile, or has not what is asked for, and OutsideFailure
+    where reading or spooling fails.
+    """
+    require_implemented(spec)
+    with OPENERS[spec.transport](spec, platform=platform, limits=limits) as images:
+        yield images

@@ -1,0 +1,69 @@
+"""SquashFS sinks: a canonical tar stream goes in, an image comes out. A new tool is one module and one line here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shiplap.core.errors import OutsideFailure
+from shiplap.rootfs.sinks.mksquashfs import Mksquashfs
+from shiplap.rootfs.sinks.options import LEVELS, Sink, SquashfsOptions, SquashfsOptionsError, Write, check_options
+from shiplap.rootfs.sinks.tar2sqfs import Tar2sqfs
+
+__all__ = ["LEVELS", "TOOLS", "SquashfsOptions", "SquashfsOptionsError", "Write", "check_options", "describe_tool", "open_sink"]
+
+TOOLS: dict[str, Sink] = {"tar2sqfs": Tar2sqfs(), "mksquashfs": Mksquashfs()}
+
+
+@contextmanager
+def open_sink(options: SquashfsOptions, output: Path) -> Iterator[Write]:
+    """Yield a write function for a tar stream of shiplap.core.tar.records; ``output`` must not exist yet.
+
+    Leaving the context waits for the tool and syncs the image to disk. When the body or the tool fails,
+    ``output`` is gone afterwards. The caller has clamped times to 32 bits and refused what SquashFS cannot
+    hold. Raises SquashfsOptionsError, ProgramMissing, and OutsideFailure with the tool's words.
+    """
+    sink = _sink(options)
+    if os.path.lexists(output):
+        raise OutsideFailure(f"{output} exists already", hint="a SquashFS image is only ever written to a fresh path")
+    try:
+        with sink.open(options, output) as write:
+            yield write
+        _sync(output)
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
+
+
+def describe_tool(options: SquashfsOptions) -> dict[str, str]:
+    """What beside the stream decides the bytes, for record.json: all values are text.
+
+    Keys: tool, version, compression, level (absent where there is none), block-size, and library (file name
+    of the compressor's shared library) where it can be told. Raises as ``open_sink`` does.
+    """
+    found = _sink(options).describe(options)
+    found["compression"] = options.compression
+    if options.effective_level is not None:
+        found["level"] = str(options.effective_level)
+    found["block-size"] = str(options.block_size_bytes)
+    return found
+
+
+def _sink(options: SquashfsOptions) -> Sink:
+    check_options(options)
+    if options.tool not in TOOLS:
+        raise SquashfsOptionsError(f"{options.tool!r} is no SquashFS tool that shiplap knows", hint="write one of " + ", ".join(TOOLS))
+    return TOOLS[options.tool]
+
+
+def _sync(output: Path) -> None:
+    try:
+        descriptor = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OutsideFailure(f"cannot sync {output} to disk: {error.strerror}") from error

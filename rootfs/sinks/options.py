@@ -1,0 +1,89 @@
+"""What a SquashFS sink is asked for, and what it can be asked for at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shiplap.core.errors import Refused
+
+Write = Callable[[bytes], object]
+
+LEVELS: dict[str, tuple[int, int, int] | None] = {
+    "zstd": (15, 1, 22),
+    "gzip": (9, 1, 9),
+    "xz": None,
+    "lz4": None,
+    "lzo": (8, 1, 9),
+}
+"""Compressions that Linux reads: default, lowest and highest level, or None where SquashFS tools share no level."""
+
+SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES = 4 << 10, 1 << 20
+
+
+class SquashfsOptionsError(Refused):
+    """Options that no SquashFS tool, or not this one, can follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class SquashfsOptions:
+    """How to write an image.
+
+    ``level``: None for the compression's default. ``epoch``: the superblock's time, seconds, 32 bit.
+    ``jobs``: processors to use, None for all; never changes the bytes. ``allow_tool``: versions of the tool
+    (``4.7.2`` or ``mksquashfs-4.7.2``) to accept although they are known to be faulty.
+    The defaults were measured: docs/squashfs.md.
+    """
+
+    tool: str = "tar2sqfs"
+    compression: str = "zstd"
+    level: int | None = None
+    block_size_bytes: int = 131072
+    epoch: int = 0
+    jobs: int | None = None
+    allow_tool: tuple[str, ...] = ()
+
+    @property
+    def effective_level(self) -> int | None:
+        """The level that is passed to the tool: tools' own defaults are never relied on."""
+        levels = LEVELS.get(self.compression)
+        return self.level if self.level is not None or levels is None else levels[0]
+
+    @property
+    def effective_jobs(self) -> int:
+        return self.jobs if self.jobs is not None else len(os.sched_getaffinity(0))
+
+
+class Sink(Protocol):
+    """One tool that turns a canonical tar stream into a SquashFS image."""
+
+    def open(self, options: SquashfsOptions, output: Path) -> AbstractContextManager[Write]:
+        """Start the tool; leaving the context waits for it. Raises ProgramMissing, Refused, OutsideFailure."""
+        ...
+
+    def describe(self, options: SquashfsOptions) -> dict[str, str]:
+        """``tool``, ``version`` and, where it can be told, ``library`` of the compressor."""
+        ...
+
+
+def check_options(options: SquashfsOptions) -> None:
+    """Raises SquashfsOptionsError for the first thing that cannot be."""
+    if options.compression not in LEVELS:
+        raise SquashfsOptionsError(f"{options.compression!r} is no compression of SquashFS", hint="write one of " + ", ".join(LEVELS))
+    levels = LEVELS[options.compression]
+    if options.level is not None:
+        if levels is None:
+            raise SquashfsOptionsError(f"{options.compression} has no level in SquashFS", hint="leave the level out")
+        if not levels[1] <= options.level <= levels[2]:
+            raise SquashfsOptionsError(f"{options.level} is no level of {options.compression}, which has {levels[1]} to {levels[2]}")
+    size = options.block_size_bytes
+    if size & (size - 1) or not SMALLEST_BLOCK_BYTES <= size <= LARGEST_BLOCK_BYTES:
+        raise SquashfsOptionsError(f"a block size of {size} bytes is no power of two from 4 KiB to 1 MiB")
+    if not 0 <= options.epoch < 1 << 32:
+        raise SquashfsOptionsError(f"the time {options.epoch} does not fit into the 32 bits that SquashFS has for it")
+    if options.jobs is not None and options.jobs < 1:
+        raise SquashfsOptionsError(f"{options.jobs} jobs cannot work")

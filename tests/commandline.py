@@ -1,0 +1,29 @@
+"""Runs the real command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import shiplap.cli.main
+
+# The folder that makes `shiplap` importable: .ns of a checkout, or site-packages.
+IMPORT_ROOT = Path(shiplap.cli.main.__file__).parents[2]
+COMMAND = (sys.executable, "-P", "-m", "shiplap.cli")
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The caller's environment without what changes our output, and with the package importable."""
+    env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SOURCE_DATE_EPOCH", "COLUMNS")}
+    return {**env, "PYTHONPATH": str(IMPORT_ROOT), **(extra or {})}
+
+
+def shiplap_command(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``shiplap ARGUMENTS…`` to its end; its output is text."""
+    options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("stderr", subprocess.PIPE)
+    return subprocess.run([*COMMAND, *arguments], env=environment(env), text=True, check=False, timeout=60, **options)
