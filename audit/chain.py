@@ -180,7 +180,7 @@ class _LayerCheck:
             self._entries[entry.path[cut:]] = entry
         tar_bytes = self._reassemble(spool, advance)
         tar = FileSlice(spool.fileno(), 0, tar_bytes, self._where)
-        tree = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
+        tree, _ = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
         count = 0
         for derived in tree.stream(self._root, tar):
             wanted = self._view.keeps(derived)

@@ -52,6 +52,18 @@ class UnfitArguments(Refused):
     """Arguments that do not go together."""
 
 
+class _RootHashFile(argparse.Action):
+    """The option that stands for the positional ROOT_HASH."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, values)
+        for action in parser._actions:
+            if action.dest == "root_hash":
+                action.required = False
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """``format``, ``verify`` and ``dump``, each with veritysetup's options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
@@ -70,8 +82,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="check data against a tree",
     )
     _add_files(check)
-    check.add_argument("root_hash", nargs="?", metavar="ROOT_HASH", help="hex digits")
-    check.add_argument("--root-hash-file", type=Path, metavar="FILE", help="read the root hash there instead")
+    # Not nargs="?": before Python 3.13 that would no longer take a root hash that follows an option.
+    check.add_argument("root_hash", metavar="ROOT_HASH", help="hex digits; not with --root-hash-file")
+    check.add_argument("--root-hash-file", type=Path, metavar="FILE", action=_RootHashFile, help="read the root hash there instead")
     _add_parameters(check)
 
     show = actions.add_parser("dump", description="Print the superblock of HASH.", help="show a superblock")
@@ -249,10 +262,10 @@ def _expected(arguments: argparse.Namespace) -> VerityParameters | None:
 
 
 def _root_hash(arguments: argparse.Namespace) -> str:
-    if (arguments.root_hash is None) == (arguments.root_hash_file is None):
-        raise UnfitArguments("exactly one root hash is needed", hint="as the last argument, or with --root-hash-file FILE")
-    if arguments.root_hash is not None:
+    if arguments.root_hash_file is None:
         return str(arguments.root_hash).lower()
+    if arguments.root_hash is not None:
+        raise UnfitArguments("exactly one root hash is needed", hint="as the last argument, or with --root-hash-file FILE")
     with opened(arguments.root_hash_file) as file:
         text = os.pread(file.descriptor, _ROOT_HASH_FILE_MAX_BYTES, 0)
     return text.decode("ascii", "replace").strip().lower()
@@ -264,7 +277,7 @@ def _verdict(data: Path, hash_file: Path, tree: Tree, bad: Sequence[BadBlock]) -
     lines = [f"{data} does not hold:", *(f"  {_sentence(block, data, hash_file)}" for block in bad[:_SHOWN_BAD_BLOCKS])]
     if len(bad) > _SHOWN_BAD_BLOCKS:
         more = len(bad) - _SHOWN_BAD_BLOCKS
-        lines.append(f"  and {more} more" + (" at least" if len(bad) == BAD_BLOCKS_MAX else ""))
+        lines.append(f"  and {'at least ' if len(bad) == BAD_BLOCKS_MAX else ''}{more} more")
     return "\n".join(lines)
 
 

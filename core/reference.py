@@ -7,7 +7,7 @@ full form). What Docker refuses is refused here.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shiplap.core.errors import Refused
 
@@ -15,7 +15,7 @@ DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
-_MAX_PATH = 255
+_MAX_NAME = 255  # with the domain; newer versions count the path only
 
 # Go's \w, \d and [[:xdigit:]] are ASCII; so is everything here.
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|[-]+)[a-z0-9]+)*"
@@ -88,24 +88,24 @@ def parse_reference(text: str, *, default_tag: bool = True) -> Reference:
     match = _FULL.fullmatch(f"{domain}/{rest}")
     if match is None:
         raise _invalid(text, domain, rest)
-    path, tag, digest = match["path"], match["tag"], match["digest"]
-    if len(path) > _MAX_PATH:
-        raise ReferenceInvalid(f"the repository name of {text!r} has more than {_MAX_PATH} characters")
-    if digest is not None and not _KNOWN_DIGEST.fullmatch(digest):
+    reference = Reference(match["domain"], match["path"], match["tag"], match["digest"])
+    if len(reference.name) > _MAX_NAME:
+        raise ReferenceInvalid(f"the repository name of {text!r} has more than {_MAX_NAME} characters")
+    if reference.digest is not None and not _KNOWN_DIGEST.fullmatch(reference.digest):
         raise ReferenceInvalid(f"{text!r} has an invalid digest", hint="a digest is sha256: and 64 lower case hexadecimal digits")
-    if default_tag and tag is None and digest is None:
-        tag = DEFAULT_TAG
-    return Reference(match["domain"], path, tag, digest)
+    if default_tag and reference.tag is None and reference.digest is None:
+        return replace(reference, tag=DEFAULT_TAG)
+    return reference
 
 
 def _split_domain(text: str) -> tuple[str, str]:
-    """Domain and the rest; a first component without ``.``, ``:``, upper case or ``localhost`` is no domain."""
+    """Domain and the rest; a first component without ``.`` or ``:`` that is not ``localhost`` is no domain."""
     first, slash, rest = text.partition("/")
     if not slash:
         return DEFAULT_DOMAIN, _OFFICIAL + text
     if first == _LEGACY_DOMAIN:
         first = DEFAULT_DOMAIN
-    elif first != "localhost" and "." not in first and ":" not in first and first == first.lower():
+    elif first != "localhost" and "." not in first and ":" not in first:
         first, rest = DEFAULT_DOMAIN, text
     if first == DEFAULT_DOMAIN and "/" not in rest:
         rest = _OFFICIAL + rest

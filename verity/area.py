@@ -126,7 +126,7 @@ def _extended(target: Path, path: Path, offset_bytes: int, end_bytes: int) -> It
             )
         try:
             with _writing(path):
-                os.ftruncate(descriptor, end_bytes)
+                os.ftruncate(descriptor, max(size_bytes, end_bytes))
             yield descriptor
             with _writing(path):
                 os.fsync(descriptor)

@@ -34,7 +34,7 @@ class Tree:
     """The layout of a hash area. ``levels[0]`` is the lowest; empty when there is one data block only.
 
     ``area_offset_bytes``: where the superblock stands, or the tree when there is none. ``tree_offset_bytes``:
-    where the tree starts. ``end_bytes``: the length of a hash file that ends with this area.
+    where the tree starts. ``end_bytes``: the length of a hash file that ends with this area; 0 when there is none.
     """
 
     parameters: VerityParameters
@@ -79,7 +79,7 @@ def lay_out(parameters: VerityParameters, data_blocks: int, hash_offset_bytes: i
         position += count * block
     if max(data_blocks * parameters.data_block_bytes, position) > OFFSET_MAX_BYTES:
         raise UnfitLayout(f"{data_blocks} data blocks of {parameters.data_block_bytes} bytes are more than a file can hold")
-    end = position if levels else hash_offset_bytes
+    end = position if levels else 0
     if parameters.superblock:
         # veritysetup writes the superblock in whole blocks of at most a page; without a tree that is the file's length.
         end = max(end, hash_offset_bytes + min(block, KERNEL_PAGE_BYTES))

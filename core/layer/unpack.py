@@ -1,8 +1,14 @@
-"""One layer's tar → its tree and its tar-split data, in one pass over the tar."""
+"""One layer's tar → its tree, and then its tar-split data.
+
+Two steps, because the second one is the expensive one (a checksum of every byte) and needs only what the
+first one found: it runs beside the packing of the tree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from shiplap.core.entries import CHUNK_BYTES, FileSlice
 from shiplap.core.layer.crc64 import Crc64
@@ -13,76 +19,75 @@ from shiplap.core.tar.reader import read_headers
 from shiplap.core.tar.window import WINDOW_BYTES, Window
 
 
-def unpack_layer(
-    tar: FileSlice,
-    *,
-    where: str,
-    epoch: int,
-    entries_max: int,
-    note: Callable[[str], object],
-    tar_split: Callable[[], TarSplitWriter] | None = None,
-) -> LayerTree:
-    """The tree of the layer whose uncompressed tar is ``tar``.
+@dataclass(slots=True)
+class TarOutline:
+    """Where the tar's entries begin and end; kept small, since a layer may have a million of them.
 
-    ``tar_split``, when given, is called for a fresh writer and the layer's tar-split data is written to
-    it; in the rare layer that overwrites its own files it is called a second time, and only what the
-    last writer got counts. Raises LayerRefused and TarCorrupt.
+    ``inside``: offsets of contents that lie nowhere in the tree under the entry's own name. They travel
+    inside the tar-split data itself, so that the tar can always be given back.
+    """
+
+    names: list[bytes] = field(default_factory=list)
+    data_offsets: array[int] = field(default_factory=lambda: array("Q"))
+    data_sizes: array[int] = field(default_factory=lambda: array("Q"))
+    inside: set[int] = field(default_factory=set)
+
+    def entries(self) -> Iterator[tuple[bytes, int, int]]:
+        """(name, data offset, data bytes) of every entry, in the tar's order."""
+        return zip(self.names, self.data_offsets, self.data_sizes, strict=True)
+
+
+def unpack_layer(
+    tar: FileSlice, *, where: str, epoch: int, entries_max: int, note: Callable[[str], object]
+) -> tuple[LayerTree, TarOutline]:
+    """The tree of the layer whose uncompressed tar is ``tar``, and the outline of the tar.
+
+    ``where`` names image and layer in errors. Raises LayerRefused and TarCorrupt.
     """
     builder = LayerBuilder(where=where, epoch=epoch, entries_max=entries_max, note=note)
-    window = Window(tar)
-    if tar_split is None:
-        for header in read_headers(window, what=where):
-            builder.add(header)
-        return builder.finish()
-    found: set[int] = set()
-    pass_over = _TarSplitPass(tar, window, tar_split())
-    for header in read_headers(window, what=where):
+    outline = TarOutline()
+    for header in read_headers(Window(tar), what=where):
         at_its_name = builder.add(header)
-        pass_over.entry(header.name, header.data_offset, header.data_bytes, at_its_name)
+        outline.names.append(header.name)
+        outline.data_offsets.append(header.data_offset)
+        outline.data_sizes.append(header.data_bytes)
         if header.data_bytes and not at_its_name:
-            found.add(header.data_offset)
-    pass_over.end()
-    if builder.displaced:
-        # Content that lies nowhere in the tree any more travels inside the tar-split data itself.
-        inside = found | builder.displaced
-        pass_over = _TarSplitPass(tar, window, tar_split())
-        for header in read_headers(window, what=where):
-            pass_over.entry(header.name, header.data_offset, header.data_bytes, header.data_offset not in inside)
-        pass_over.end()
-    return builder.finish()
+            outline.inside.add(header.data_offset)
+    outline.inside |= builder.displaced
+    return builder.finish(), outline
 
 
-class _TarSplitPass:
-    def __init__(self, tar: FileSlice, window: Window, writer: TarSplitWriter) -> None:
-        self._tar = tar
-        self._window = window
-        self._writer = writer
-        self._done = 0  # everything before this offset is written
+def write_tar_split(tar: FileSlice, outline: TarOutline, writer: TarSplitWriter, cancelled: Callable[[], bool] = lambda: False) -> None:
+    """Write the tar-split data of ``tar``. May run in a thread of its own; stops early when ``cancelled``."""
+    window = Window(tar)
+    done = 0  # everything before this offset is written
 
-    def entry(self, name: bytes, data_offset: int, data_bytes: int, at_its_name: bool) -> None:
-        if data_bytes and not at_its_name:
-            self._raw(data_offset + data_bytes)
-            return
-        self._raw(data_offset)
-        self._writer.file(name, data_bytes, self._checksum(data_offset, data_bytes) if data_bytes else b"")
-        self._done = data_offset + data_bytes
-
-    def end(self) -> None:
-        self._raw(self._tar.size_bytes)
-
-    def _raw(self, until: int) -> None:
-        while self._done < until:
-            piece = self._window.read(self._done, min(CHUNK_BYTES, until - self._done))
+    def raw(until: int) -> None:
+        nonlocal done
+        while done < until:
+            piece = window.read(done, min(CHUNK_BYTES, until - done))
             if not piece:
-                raise EOFError(f"{self._tar.name} ended at byte {self._done}")
-            self._writer.segment(piece)
-            self._done += len(piece)
+                raise EOFError(f"{tar.name} ended at byte {done}")
+            writer.segment(piece)
+            done += len(piece)
 
-    def _checksum(self, offset: int, size_bytes: int) -> bytes:
-        checksum = Crc64()
-        if size_bytes <= WINDOW_BYTES:
-            checksum.update(self._window.read(offset, size_bytes))
-        else:
-            for piece in FileSlice(self._tar.descriptor, self._tar.offset + offset, size_bytes, self._tar.name).chunks():
-                checksum.update(piece)
-        return checksum.digest()
+    for name, offset, size_bytes in outline.entries():
+        if cancelled():
+            return
+        if size_bytes and offset in outline.inside:
+            raw(offset + size_bytes)
+            continue
+        raw(offset)
+        writer.file(name, size_bytes, _checksum(tar, window, offset, size_bytes) if size_bytes else b"")
+        done = offset + size_bytes
+    raw(tar.size_bytes)
+
+
+def _checksum(tar: FileSlice, window: Window, offset: int, size_bytes: int) -> bytes:
+    checksum = Crc64()
+    if size_bytes <= WINDOW_BYTES:
+        checksum.update(window.read(offset, size_bytes))
+    else:
+        for piece in FileSlice(tar.descriptor, tar.offset + offset, size_bytes, tar.name).chunks():
+            checksum.update(piece)
+    return checksum.digest()

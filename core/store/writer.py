@@ -6,9 +6,12 @@ Both take the same layers in the same order, so that one pass over the images fe
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, Protocol
 
 from shiplap.core.entries import Entry, FileSlice, Kind
@@ -16,7 +19,7 @@ from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.layer.tarsplit import StoredGzip, TarSplitWriter
 from shiplap.core.layer.tree import LayerTree
-from shiplap.core.layer.unpack import unpack_layer
+from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
 from shiplap.core.limits import Limits
 from shiplap.core.progress import Meter, Progress
 from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
@@ -42,7 +45,13 @@ def as_squashfs_keeps(entry: Entry) -> Entry:
 class StoreWriter(Protocol):
     """Takes layers one after another, then finishes."""
 
-    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None: ...
+    def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
+        """Write a layer's tree."""
+        ...
+
+    def metadata(self, facts: LayerFacts, tar_split: FileSlice) -> None:
+        """Write what belongs to the layer whose tree was just written."""
+        ...
 
     def finish(self) -> None: ...
 
@@ -63,10 +72,12 @@ class SealedStoreWriter:
         self._add(Entry(b"", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch))
         self._add(Entry(b"layers", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch))
 
-    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None:
-        stored = facts.stored
+    def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
         for entry in tree.stream(f"layers/{stored.hex}".encode(), tar):
             self._add(entry)
+
+    def metadata(self, facts: LayerFacts, tar_split: FileSlice) -> None:
+        stored = facts.stored
         split_path = f"layers/{stored.hex}.tar-split.json.gz"
         self._add(Entry(split_path.encode(), Kind.REGULAR, 0o644, mtime_epoch=self._identity.epoch, content=tar_split))
         put_layer(self._metadata, "skeleton/", facts)
@@ -95,8 +106,8 @@ class SealedStoreWriter:
 class DataRootWriter:
     """A self-contained data-root with real ``diff`` directories, for ``store.tar``.
 
-    Rooted at ``./``; a layer's files come before its metadata, layers in the order of the images. The
-    common directories come first.
+    Rooted at ``./``. The common directories come first, then layer by layer, in the order of the images, the
+    tree and behind it the layer's metadata.
     """
 
     def __init__(self, identity: StoreIdentity, write: Callable[[bytes], object]) -> None:
@@ -108,19 +119,20 @@ class DataRootWriter:
         for entry in base.entries():
             write_entry(entry, write)
 
-    def layer(self, facts: LayerFacts, tree: LayerTree, tar: FileSlice, tar_split: FileSlice) -> None:
+    def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
+        home = f"overlay2/{stored.hex}".encode()
+        write_entry(Entry(home, Kind.DIRECTORY, 0o710, mtime_epoch=self._identity.epoch), self._write)
+        for entry in tree.stream(home + b"/diff", tar):
+            write_entry(entry, self._write)
+
+    def metadata(self, facts: LayerFacts, tar_split: FileSlice) -> None:
         stored = facts.stored
         metadata = MetadataTree(self._identity.epoch)
         put_layer(metadata, "", facts)
         metadata.file(f"image/overlay2/layerdb/sha256/{stored.hex}/tar-split.json.gz", tar_split, 0o644)
-        diff = f"overlay2/{stored.hex}/diff".encode()
-        # `diff` sorts behind `committed` and before `link`: its tree goes where a sorted walk has it.
-        metadata.directory(diff.decode(), 0o755)
+        home = f"overlay2/{stored.hex}".encode()
         for entry in metadata.entries():
-            if entry.path == diff:
-                for inner in tree.stream(diff, tar):
-                    write_entry(inner, self._write)
-            else:
+            if entry.path != home:  # written before the tree
                 write_entry(entry, self._write)
 
     def finish(self) -> None:
@@ -141,42 +153,68 @@ def write_store(
     with_children = {stored.ancestors[0] for stored in layers if stored.ancestors}
     sizes: dict[str, int] = {}
     for number, stored in enumerate(layers, 1):
-        label = f"layer {number}/{len(layers)} of {stored.image.label}"
-        with ExitStack() as stack:
-            with progress.task(f"verify {label}") as task:
-                tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
-            spool = stack.enter_context(tempfile.TemporaryFile(prefix="shiplap-tar-split-"))
-            with progress.task(f"read {label}", tar.size_bytes):
-                tree, tar_split = _unpack(stored, tar, spool, identity.epoch, limits, progress)
-            facts = LayerFacts(stored, tree.size_bytes, stored.chain_id in with_children)
-            with meter.task(f"pack {label}", len(writers) * (tar.size_bytes + tar_split.size_bytes)):
-                for writer in writers:
-                    writer.layer(facts, tree, tar, tar_split)
-            sizes[stored.chain_id] = tree.size_bytes
+        pass_ = _LayerPass(stored, f"layer {number}/{len(layers)} of {stored.image.label}", stored.chain_id in with_children)
+        sizes[stored.chain_id] = pass_.run(identity.epoch, writers, limits, progress, meter)
     for writer in writers:
         writer.finish()
     return sizes
 
 
-def _unpack(
-    stored: StoredLayer, tar: FileSlice, spool: IO[bytes], epoch: int, limits: Limits, progress: Progress
-) -> tuple[LayerTree, FileSlice]:
-    gzip: StoredGzip | None = None
+@dataclass(frozen=True, slots=True)
+class _LayerPass:
+    """One layer's way: verify and spool, read, pack, with the tar-split data made beside the packing."""
 
-    def fresh_writer() -> TarSplitWriter:
-        nonlocal gzip
-        spool.seek(0)
-        spool.truncate()
-        gzip = StoredGzip(spool.write)
-        return TarSplitWriter(gzip.write)
+    stored: StoredLayer
+    label: str
+    has_children: bool
 
+    def run(self, epoch: int, writers: Sequence[StoreWriter], limits: Limits, progress: Progress, meter: Meter) -> int:
+        """Returns the layer's size in bytes as the engine counts."""
+        stored, label = self.stored, self.label
+        with ExitStack() as stack:
+            with progress.task(f"verify {label}") as task:
+                tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
+            with progress.task(f"read {label}"):
+                tree, outline = unpack_layer(tar, where=stored.where, epoch=epoch, entries_max=limits.entries, note=progress.note)
+            spool = stack.enter_context(tempfile.TemporaryFile(prefix="shiplap-tar-split-"))
+            making = stack.enter_context(_Background(partial(_tar_split, stored, tar, outline, spool)))
+            with meter.task(f"pack {label}", len(writers) * tar.size_bytes):
+                for writer in writers:
+                    writer.tree(stored, tree, tar)
+                tar_split = making.result()
+                facts = LayerFacts(stored, tree.size_bytes, self.has_children)
+                for writer in writers:
+                    writer.metadata(facts, tar_split)
+        return tree.size_bytes
+
+
+class _Background:
+    """One call in a thread of its own; leaving the context ends it, whatever happened outside."""
+
+    def __init__(self, call: Callable[[Callable[[], bool]], FileSlice]) -> None:
+        self._cancelled = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="tar-split")
+        self._future = self._pool.submit(call, self._cancelled.is_set)
+
+    def __enter__(self) -> _Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cancelled.set()
+        self._pool.shutdown()
+
+    def result(self) -> FileSlice:
+        return self._future.result()
+
+
+def _tar_split(stored: StoredLayer, tar: FileSlice, outline: TarOutline, spool: IO[bytes], cancelled: Callable[[], bool]) -> FileSlice:
     try:
-        tree = unpack_layer(tar, where=stored.where, epoch=epoch, entries_max=limits.entries, note=progress.note, tar_split=fresh_writer)
-        assert gzip is not None
+        gzip = StoredGzip(spool.write)
+        write_tar_split(tar, outline, TarSplitWriter(gzip.write), cancelled)
         gzip.close()
         spool.flush()
     except OSError as error:
         raise OutsideFailure(
             f"{stored.where}: cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to a folder with more room"
         ) from error
-    return tree, FileSlice(spool.fileno(), 0, gzip.written_bytes, "tar-split data")
+    return FileSlice(spool.fileno(), 0, gzip.written_bytes, "tar-split data")

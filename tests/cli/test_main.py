@@ -157,7 +157,7 @@ def test_the_version_is_printed_at_every_place(words: list[str], capsys: pytest.
 def test_help_of_a_verb_has_summary_examples_and_a_short_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["probe", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("usage: shiplap probe [global options] KIND …" if "…" in shown[:60] else "usage: shiplap probe [global options] KIND ...")
+    assert shown.startswith("usage: shiplap probe [global options] KIND")
     assert "end in a chosen way" in shown
     assert "examples:\n  shiplap probe ok" in shown
     assert "accepted before and after the verb" in shown

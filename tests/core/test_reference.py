@@ -31,12 +31,12 @@ FULL = {
     "[2001:db8::1]:5000/app": "[2001:db8::1]:5000/app:latest",
     "app:5000": "docker.io/library/app:5000",
     "host.example:5000": "docker.io/library/host.example:5000",
-    "UPPER/app": "UPPER/app:latest",
     f"app@{DIGEST}": f"docker.io/library/app@{DIGEST}",
     f"app:1@{DIGEST}": f"docker.io/library/app:1@{DIGEST}",
     f"docker.io/{HEX}": f"docker.io/library/{HEX}:latest",
     "a__b/c--d.e_f": "docker.io/a__b/c--d.e_f:latest",
     "app:Tag_with.every-Thing": "docker.io/library/app:Tag_with.every-Thing",
+    "registry.example/" + "a" * 238: "registry.example/" + "a" * 238 + ":latest",
     "app:" + "t" * 128: "docker.io/library/app:" + "t" * 128,
 }
 
@@ -48,6 +48,7 @@ REFUSED = [
     "App",
     "App:1",
     "acme/App",
+    "Acme/app",
     "-app",
     "app-",
     "_app",
@@ -78,7 +79,7 @@ REFUSED = [
     "app:１",
     "../app",
     "./app.tar",
-    "registry.example/" + "a" * 256,
+    "registry.example/" + "a" * 239,
     "x" * 5000,
 ]
 
@@ -160,7 +161,7 @@ def test_any_text_is_parsed_to_a_stable_reference_or_refused(text: str) -> None:
 def test_skopeo_accepts_and_refuses_the_same_references(tmp_path: Path) -> None:
     require("skopeo")
     # skopeo 1.9 predates IPv6 registries and puts no digests into archives.
-    texts = [text for text in [*FULL, *REFUSED] if "@" not in text and "[" not in text and text.isascii() and "\n" not in text]
+    texts = [text for text in [*FULL, *REFUSED] if "@" not in text and "[" not in text and text]
     for text in texts:
         said = subprocess.run(
             ["skopeo", "inspect", f"docker-archive:{tmp_path}/absent.tar:{text}"], capture_output=True, text=True, check=False

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from hashtrees import command, content, naive_area, options, parameters
+from hashtrees import command, content, naive_area, options, parameters, source_root
 from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.verity import workers
 from shiplap.verity.area import OccupiedArea, UnwritableFile
@@ -216,7 +220,7 @@ def test_a_file_that_shrinks_while_it_is_hashed_is_one_clear_error(data: Path, t
 
     for size in (len(DATA), 1 << 24):
         os.truncate(data, size)
-        with pytest.raises(OutsideFailure, match="data: ended at byte .* while it was read"):
+        with pytest.raises(OutsideFailure, match=r"data: ended at byte \d+ while it was read"):
             format_file(data, tmp_path / "tree", parameters(), advance=shrink)
     assert not (tmp_path / "tree").exists()
 
@@ -224,3 +228,41 @@ def test_a_file_that_shrinks_while_it_is_hashed_is_one_clear_error(data: Path, t
 def test_every_refusal_has_the_exit_code_of_a_refusal():
     for kind in (OccupiedArea, UnwritableFile, UnfitFile, UnprotectedBytes):
         assert issubclass(kind, Refused)
+
+
+def test_an_interrupt_ends_the_workers_and_leaves_everything_as_it_was(tmp_path: Path):
+    data, tree = tmp_path / "data", tmp_path / "tree"
+    tree.write_bytes(b"older tree")
+    with data.open("wb") as file:
+        file.truncate(64 << 30)  # sparse; minutes of work
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": source_root(), "PYTHONDONTWRITEBYTECODE": "1"}
+    argv = [sys.executable, "-m", "shiplap.cli", "verity", "format", "--jobs=2", "data", "tree"]
+    process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while len(workers_of := children(process.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "error: interrupted (SIGINT)\n")
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers_of)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "tree"]
+    assert tree.read_bytes() == b"older tree"
+
+
+def children(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
+def test_the_memory_does_not_grow_with_the_file(tmp_path: Path):
+    data = tmp_path / "data"
+    with data.open("wb") as file:
+        file.truncate(1 << 30)
+    script = (
+        "import resource, sys; from shiplap.cli.main import main; code = main(sys.argv[1:]);"
+        "peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)];"
+        "print(*peaks, file=sys.stderr); sys.exit(code)"
+    )
+    argv = [sys.executable, "-c", script, "-q", "verity", "format", "--jobs=2", data, tmp_path / "tree"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={"PYTHONPATH": source_root()})
+    assert all(int(peak_kib) < 64 * 1024 for peak_kib in done.stderr.split()), done.stderr

@@ -79,6 +79,11 @@ def test_a_tree_at_an_offset_is_the_same(tmp_path: Path, offset: int, superblock
     both(tmp_path, content(200 * 4096), parameters(superblock=superblock), offset=offset)
 
 
+@pytest.mark.parametrize(("offset", "superblock"), [(4096, True), (8192, False)])
+def test_a_single_block_with_an_offset_gives_the_same_file(tmp_path: Path, offset: int, superblock: bool):
+    both(tmp_path, content(4096), parameters(superblock=superblock), offset=offset)
+
+
 @pytest.mark.parametrize("hash_block", [8192, 65536, 524288])
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_hash_blocks_larger_than_a_page_give_the_same_file(tmp_path: Path, hash_block: int, blocks: int):
@@ -117,5 +122,5 @@ def test_a_fixed_input_gives_the_golden_tree(tmp_path: Path):
     file, tree = tmp_path / "data", tmp_path / "tree"
     file.write_bytes(b"".join(hashlib.sha256(number.to_bytes(3, "big")).digest() for number in range(70_016)))
     root = format_file(file, tree, parameters())
-    assert root == "ROOT"
-    assert hashlib.sha256(tree.read_bytes()).hexdigest() == "TREE"
+    assert root == "7c48b51bbf0051e842910204a66446c04484515265b022700576fed1fd57045e"
+    assert hashlib.sha256(tree.read_bytes()).hexdigest() == "68303c57e4564fe88cc029ebfae461c4d15c45ad392aff22ec3ada86ae729e49"

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +24,13 @@ def digest(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("variation")
-    folder.joinpath("data").write_bytes(DATA)
-    folder.parent.chmod(0o755)
-    folder.chmod(0o755)
-    return folder
+def folder() -> Iterator[Path]:
+    # Not below pytest's own folder, which other users cannot enter.
+    with tempfile.TemporaryDirectory(prefix="shiplap-verity-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        folder.joinpath("data").write_bytes(DATA)
+        yield folder
 
 
 @pytest.fixture(scope="module")

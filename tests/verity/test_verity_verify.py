@@ -102,7 +102,7 @@ def test_a_root_hash_in_capitals_is_the_same(sealed: Sealed):
 
 
 def test_several_bad_blocks_are_named_in_order(sealed: Sealed):
-    level_0, level_1, top = sealed.layout.levels
+    level_0, _, top = sealed.layout.levels
     for index in (600, 3, 250):
         flip(sealed.data, index * 512)
     flip(sealed.tree, level_0.offset_bytes + 20 * 512)

@@ -1,0 +1,160 @@
+"""``config``, ``schema`` and ``doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from commandline import shiplap_command
+from requirement import require
+from shiplap.cli import doctor
+from shiplap.cli.main import main
+from shiplap.core.errors import OutsideFailure
+from shiplap.core.manifest import load_manifest, parse_manifest
+
+MANIFEST = """\
+version: 1
+name: gateway
+platform: linux/arm64/v8
+epoch: 1700000000
+images:
+  - ref: redis:7
+    from: docker-archive:redis.tar
+    license: BSD-3-Clause
+squashfs: {compression: xz, block-size: 256K}
+budget: {store-image: 200M}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "shiplap.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+def test_config_prints_a_manifest_that_means_the_same(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "-f", str(manifest)]) == 0
+    printed = capsys.readouterr().out
+    assert parse_manifest(printed.encode(), "printed") == _without_lines(parse_manifest(printed.encode(), "printed"), load_manifest(manifest))
+    assert "block-size: 256K" in printed
+    assert "store-path: /usr/share/shiplap" in printed
+    assert "layer-bytes: 16G" in printed
+
+
+def _without_lines(printed: object, original: object) -> object:
+    """``original`` with the line numbers of ``printed``: the one thing that may differ."""
+    from dataclasses import replace
+
+    images = tuple(replace(mine, line=theirs.line) for mine, theirs in zip(original.images, printed.images, strict=True))  # type: ignore[attr-defined]
+    return replace(original, images=images)  # type: ignore[type-var]
+
+
+def test_config_as_json_and_as_yaml_say_the_same(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["config", "-f", str(manifest)])
+    as_yaml = yaml.safe_load(capsys.readouterr().out)
+    main(["config", "-f", str(manifest), "--json"])
+    assert json.loads(capsys.readouterr().out) == as_yaml
+    assert as_yaml["images"][0] == {
+        "ref": "docker.io/library/redis:7",
+        "from": "docker-archive:redis.tar",
+        "license": "BSD-3-Clause",
+        "allow-foreign-elf": [],
+    }
+
+
+def test_config_shows_all_problems_and_as_json_each_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("version: 1\nplatfrom: linux/arm64\nimages: []\n")
+    assert main(["config", "-f", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert f"{path}:2:1: platfrom: unknown key `platfrom`; did you mean `platform`?" in shown
+    assert f"{path}:3:9: images: needs at least 1 item" in shown
+    main(["config", "-f", str(path), "--json"])
+    problems = json.loads(capsys.readouterr().err)["error"]["problems"]
+    assert [(one["path"], one["line"], one["column"]) for one in problems] == [("platfrom", 2, 1), ("images", 3, 9)]
+
+
+def test_config_without_a_manifest_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "-C", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: cannot read the manifest shiplap.yaml: No such file or directory",
+        "hint: name it with -f, or give the images on the command line",
+    ]
+
+
+def test_schema_prints_the_same_document_with_and_without_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["schema"])
+    plain = json.loads(capsys.readouterr().out)
+    main(["schema", "--json"])
+    assert json.loads(capsys.readouterr().out) == plain
+    assert plain["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_doctor_finds_what_the_default_build_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    require("tar2sqfs")
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^tar2sqfs +\d+\.\d+", shown, re.MULTILINE)
+    assert "The default build can run here." in shown
+
+
+def test_doctor_without_tools_names_the_packages_and_exits_with_3(tmp_path: Path) -> None:
+    # /usr/sbin is always looked at; tar2sqfs lies in /usr/bin.
+    done = shiplap_command("doctor", "--json", env={"PATH": str(tmp_path)})
+    assert done.returncode == 3
+    found = json.loads(done.stdout)
+    tools = {tool["name"]: tool for tool in found["tools"]}
+    assert found["ready"] is False
+    assert tools["tar2sqfs"]["version"] is None
+    assert tools["tar2sqfs"]["package"] == "squashfs-tools-ng"
+    assert "squashfs-tools-ng" in found["install"]
+    assert tools["Python"]["version"]
+    text = shiplap_command("doctor", env={"PATH": str(tmp_path)}).stdout
+    assert "On Debian: apt-get install " in text
+    assert "The default build cannot run here." in text
+
+
+def test_a_tool_that_fails_when_asked_is_a_remark_not_an_error(tmp_path: Path) -> None:
+    for name, script in (("tar2sqfs", "exit 0"), ("mksquashfs", "echo mksquashfs version 4.7.2; exit 1"), ("skopeo", "kill -9 $$")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    done = shiplap_command("doctor", "--json", env={"PATH": f"{tmp_path}{os.pathsep}/bin"})
+    tools = {tool["name"]: tool for tool in json.loads(done.stdout)["tools"]}
+    assert tools["tar2sqfs"]["version"] == "unknown version"
+    assert tools["mksquashfs"]["version"] == "4.7.2"
+    assert "faulty" in tools["mksquashfs"]["remark"]
+    assert tools["skopeo"]["version"] is None
+    assert "signal 9" in tools["skopeo"]["remark"]
+
+
+@pytest.mark.parametrize(("version", "remark"), [("4.5.1", "too old"), ("4.6.1", ""), ("4.7", ""), ("4.7.5", "faulty"), ("4.8", "")])
+def test_versions_of_mksquashfs_are_judged(version: str, remark: str) -> None:
+    tool = doctor.Tool("mksquashfs", "", False, "", lambda: version)
+    found = doctor.look(tool)
+    assert (remark in found.remark) if remark else not found.remark
+
+
+def test_a_library_that_cannot_be_loaded_is_missing_with_the_reason() -> None:
+    def fail() -> str:
+        raise OutsideFailure("libarchive: cannot load\nsecond line")
+
+    found = doctor.look(doctor.Tool("libarchive", "", True, "libarchive13", fail))
+    assert (found.version, found.remark) == (None, "libarchive: cannot load")
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [("20.10.24", 0), ("20.10", 0), ("20", 0), ("24.0.7", 0), ("v26.1.5", 0), ("20.10.24+dfsg1", 0), ("29.7.2", 0), ("Docker 28", 0)]
+    + [("20.09", 1), ("19.03.15", 1), ("17.06", 1), ("30.0", 1), ("new", 2), ("", 2), ("1.2.3.4", 2)],
+)
+def test_the_devices_docker_is_compared_with_the_tested_range(version: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    require("tar2sqfs")
+    assert main(["doctor", "--target", version]) == code
+    shown = capsys.readouterr().out
+    if code == 1:
+        assert "use archive mode" in shown
