@@ -187,6 +187,10 @@ def facts(entry: Entry) -> Facts:
     return (*fields, list(entry.device), [[name.hex(), value.hex()] for name, value in entry.xattrs], digest)
 
 
+def expected_facts(entries: Iterable[Entry]) -> list[Facts]:
+    return [facts(entry) for entry in entries]
+
+
 def facts_of_image(path: Path) -> list[Facts]:
     with SquashfsReader.open(path) as image:
         return [facts(entry) for entry in image.entries()]

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import images
 import pytest
@@ -71,12 +70,12 @@ def _refusal(engine: Dockerd, layers: list[bytes]) -> str | None:
     return (done.stdout + done.stderr).decode(errors="replace") if done.returncode else None
 
 
-def our_tree(layer: bytes, use: object = None) -> tuple[LayerTree, list[Record]]:
+def our_tree(layer: bytes) -> tuple[LayerTree, list[Record]]:
     with tempfile.TemporaryFile() as file:
         file.write(layer)
         file.flush()
         tar = FileSlice(file.fileno(), 0, len(layer))
-        tree = unpack_layer(tar, where="layer", epoch=EPOCH, entries_max=10_000, note=lambda text: None)
+        tree, _ = unpack_layer(tar, where="layer", epoch=EPOCH, entries_max=10_000, note=lambda text: None)
         return tree, records_of_entries(tree.stream(b"", tar))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from requirement import require
 from squashfsimages import (
-    Facts,
+    expected_facts,
     facts,
     facts_of_host_tree,
     facts_of_image,
@@ -52,17 +52,13 @@ def block_size_of(options: tuple[str, ...]) -> int:
     return int(text.replace("K", "")) * 1024 if "K" in text else int(text.replace("M", "")) << 20 if "M" in text else int(text)
 
 
-def expected(entries: list[Entry]) -> list[Facts]:
-    return [facts(entry) for entry in entries]
-
-
 @pytest.mark.parametrize("name", TAR2SQFS_IMAGES)
 def test_what_went_into_tar2sqfs_comes_out(name: str, tmp_path: Path) -> None:
     require("tar2sqfs")
     options = TAR2SQFS_IMAGES[name]
     entries = torture_tree(block_size_of(options), largest_xattr_bytes=60_000)
     image = tar2sqfs(tmp_path / "image", entries, *options)
-    assert facts_of_image(image) == expected(entries)
+    assert facts_of_image(image) == expected_facts(entries)
 
 
 @pytest.mark.parametrize("name", MKSQUASHFS_IMAGES)
@@ -75,7 +71,7 @@ def test_what_mksquashfs_packs_comes_out(name: str, tmp_path: Path) -> None:
     entries = torture_tree(block_size_of(options), hard_linked_symlinks=False)
     lay_out(entries, os.fsencode(tmp_path / "tree"))
     image = mksquashfs(tmp_path / "image", tmp_path / "tree", *options)
-    assert facts_of_image(image) == expected(entries)
+    assert facts_of_image(image) == expected_facts(entries)
     if name in ("zstd", "uncompressed"):
         assert facts_of_image(image) == facts_of_the_kernel(image, tmp_path)
 
@@ -232,7 +228,7 @@ def test_an_image_inside_a_larger_file_is_read(small: Path, tmp_path: Path) -> N
     larger = tmp_path / "disk"
     larger.write_bytes(random.Random(0).randbytes(12345) + small.read_bytes() + b"\xff" * 99999)
     with open_squashfs(larger, offset_bytes=12345) as image:
-        assert [facts(entry) for entry in image.entries()] == expected(small_tree())
+        assert [facts(entry) for entry in image.entries()] == expected_facts(small_tree())
 
 
 def test_an_empty_image_has_a_root(tmp_path: Path) -> None:
