@@ -159,7 +159,11 @@ def _attributed(largest_bytes: int) -> list[Entry]:
     found += [Entry(b"attributed/" + name, K.REGULAR, 0o755, content=Bytes(name), xattrs=xattrs) for name, xattrs in sets.items()]
     opaque = ((b"trusted.overlay.opaque", b"y"),)
     found.append(Entry(b"attributed/link", K.SYMLINK, 0o777, link=b"three", xattrs=((b"trusted.x", b"link"),)))
-    return [*found, Entry(b"attributed/opaque", K.DIRECTORY, 0o755, xattrs=opaque), Entry(b"attributed/opaque2", K.DIRECTORY, 0o755, xattrs=opaque)]
+    return [
+        *found,
+        Entry(b"attributed/opaque", K.DIRECTORY, 0o755, xattrs=opaque),
+        Entry(b"attributed/opaque2", K.DIRECTORY, 0o755, xattrs=opaque),
+    ]
 
 
 def _linked() -> list[Entry]:

@@ -15,11 +15,21 @@ from pathlib import Path
 
 import pytest
 from requirement import require
-from squashfsimages import expected_facts, facts_of_image, facts_of_the_kernel, mksquashfs_for_tar, small_tree, tar_of, torture_tree, tree_order
+from squashfsimages import (
+    expected_facts,
+    facts_of_image,
+    facts_of_the_kernel,
+    mksquashfs_for_tar,
+    small_tree,
+    tar_of,
+    torture_tree,
+    tree_order,
+)
 
 from shiplap.core.entries import Bytes, Entry, Kind
 from shiplap.core.errors import OutsideFailure, ProgramMissing, Refused
 from shiplap.core.manifest.checks import SQUASHFS_LEVELS
+from shiplap.core.run import find
 from shiplap.core.tar.records import write_records
 from shiplap.rootfs.sinks import LEVELS, TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
 from shiplap.rootfs.squashfs import open_squashfs
@@ -72,7 +82,11 @@ def test_what_goes_into_a_sink_comes_out(tool: str, compression: str, level: int
 
 
 def test_the_root_keeps_everything_it_has(tool: str, tmp_path: Path) -> None:
-    xattrs = ((b"security.selinux", b"system_u:object_r:root_t:s0\0"), (b"trusted.overlay.opaque", b"y"), (b"user.b", bytes(range(256)) * 150))
+    xattrs = (
+        (b"security.selinux", b"system_u:object_r:root_t:s0\0"),
+        (b"trusted.overlay.opaque", b"y"),
+        (b"user.b", bytes(range(256)) * 150),
+    )
     root = Entry(b"", Kind.DIRECTORY, 0o3751, 2**32 - 2, 70_000, 2**32 - 1, xattrs=xattrs)
     image = write(SquashfsOptions(tool, epoch=5, allow_tool=ACCEPTED), tmp_path / "image", [root])
     assert facts_of_image(image) == expected_facts([root])
@@ -218,6 +232,8 @@ def test_the_tool_is_described_for_the_record(tool: str) -> None:
 
 def test_the_compressors_library_is_told(tmp_path: Path) -> None:
     require("tar2sqfs")
+    if Path(find("tar2sqfs", package="")).read_bytes()[:4] != b"\x7fELF":
+        pytest.skip("tar2sqfs is a script around the program here")
     for compression, library in (("zstd", "libzstd.so.1."), ("xz", "liblzma.so.5."), ("gzip", "libz.so.1.")):
         assert describe_tool(SquashfsOptions(compression=compression))["library"].startswith(library)
 
@@ -225,7 +241,10 @@ def test_the_compressors_library_is_told(tmp_path: Path) -> None:
 def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for tool, package in (("tar2sqfs", "squashfs-tools-ng"), ("mksquashfs", "squashfs-tools")):
         monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-        with pytest.raises(ProgramMissing, match=f"{tool} is not installed") as caught, open_sink(SquashfsOptions(tool), tmp_path / "image"):
+        with (
+            pytest.raises(ProgramMissing, match=f"{tool} is not installed") as caught,
+            open_sink(SquashfsOptions(tool), tmp_path / "image"),
+        ):
             pass
         assert package in str(caught.value.hint)
 
@@ -304,7 +323,10 @@ def test_when_the_body_fails_nothing_is_left(tool: str, tmp_path: Path) -> None:
 def test_a_stream_that_is_cut_off_is_a_failure_in_the_tools_words(tool: str, tmp_path: Path) -> None:
     tar = tar_of([Entry(b"", Kind.DIRECTORY, 0o755), Entry(b"file", Kind.REGULAR, 0o644, content=Bytes(b"x" * 200_000))])
     options = SquashfsOptions(tool, allow_tool=ACCEPTED)
-    with pytest.raises(OutsideFailure, match=f"{tool} failed with exit code 1: .*(end-of-file|truncated)"), open_sink(options, tmp_path / "image") as stream:
+    with (
+        pytest.raises(OutsideFailure, match=f"{tool} failed with exit code 1: .*(end-of-file|truncated)"),
+        open_sink(options, tmp_path / "image") as stream,
+    ):
         stream(tar[:100_000])
     assert not (tmp_path / "image").exists()
 

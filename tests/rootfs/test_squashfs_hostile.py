@@ -418,7 +418,13 @@ def _mutated(image: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
         # The superblock and the metadata at the end are where lies are made; data is a tenth of the picks.
         where = rng.random()
-        at = rng.randrange(96) if where < 0.2 else rng.randrange(len(data)) if where < 0.3 else len(data) - 1 - rng.randrange(min(len(data), 1600))
+        at = (
+            rng.randrange(96)
+            if where < 0.2
+            else rng.randrange(len(data))
+            if where < 0.3
+            else len(data) - 1 - rng.randrange(min(len(data), 1600))
+        )
         kind = rng.randrange(4)
         if kind == 0:
             data[at] = rng.randrange(256)
@@ -456,7 +462,14 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("tar2sqfs-zstd", 400), ("tar2sqfs-xz", 400), ("tar2sqfs-lz4", 400), ("mksquashfs-gzip", 400), ("mksquashfs-lzo", 400), ("mksquashfs-plain", 4000)],
+    [
+        ("tar2sqfs-zstd", 400),
+        ("tar2sqfs-xz", 400),
+        ("tar2sqfs-lz4", 400),
+        ("mksquashfs-gzip", 400),
+        ("mksquashfs-lzo", 400),
+        ("mksquashfs-plain", 4000),
+    ],
 )
 def test_a_damaged_image_raises_nothing_but_our_error(name: str, count: int, seeds: dict[str, bytes], tmp_path: Path) -> None:
     if name not in seeds:
