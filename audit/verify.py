@@ -162,6 +162,8 @@ def _verify_root_hash(image: Path, hash_file: Path | None, root_hash: str, verif
 
 def _verify_image(image: Path, store_json: bytes | None, verification: Verification) -> None:
     with _as_link(str(image)), open_image(image) as view:
+        if store_json is not None and view.find(b"store.json") is None:
+            raise BrokenLink(f"{image}: it has no store.json inside")
         inside = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
         if store_json is not None and inside != store_json:
             raise BrokenLink(f"{image}: its store.json differs from the one beside it")

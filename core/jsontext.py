@@ -19,7 +19,8 @@ JsonObject = dict[str, Any]
 
 # The decoder recurses; how deep it gets before RecursionError differs between Python versions.
 MAX_DEPTH = 128
-_NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+# A string's closing quote is optional, so that one without it is not searched for again and again.
+_NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _MAX_INTEGER = (1 << 63) - 1
 
 T = TypeVar("T")

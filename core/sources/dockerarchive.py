@@ -31,7 +31,7 @@ _CONFIG_NAME = re.compile(r"(?:([a-f0-9]{64})\.json|sha256:([a-f0-9]{64}))")
 @contextmanager
 def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
     """Opener of ``docker-archive:FILE[:REF]``."""
-    selector = parse_selector(spec.reference, spec.text)
+    selector = parse_selector(spec.reference, spec.text, transport=spec.transport)
     with open_tar(spec.location, spec.base_name, limits, sibling="oci") as files:
         yield choose(_found(files, limits), selector, platform, files.label, spec.public_text)
 

@@ -71,7 +71,7 @@ def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits)
 
 
 def _images(files: Files, spec: SourceSpec, platform: Platform | None, limits: Limits) -> tuple[Image, ...]:
-    selector = parse_selector(spec.reference, spec.text)
+    selector = parse_selector(spec.reference, spec.text, transport=spec.transport)
     return choose(LayoutReader(files, limits).found(), selector, platform, files.label, spec.public_text)
 
 

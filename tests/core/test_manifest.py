@@ -151,7 +151,8 @@ name: again
         "  shiplap.yaml:15:9: driver: `vfs` is not yet implemented in this release",
         "  shiplap.yaml:16:37: squashfs.level: xz has no level in SquashFS: leave the key out",
         "  shiplap.yaml:16:53: squashfs.block-size: `100K` is not a power of two from 4K to 1M",
-        "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker, where the engine would hide or delete it",
+        "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker,"
+        " where the engine would hide or delete it",
         "  shiplap.yaml:18:24: budget.store-image: `200MB`: write a size such as 128K, 256M, 16G or 131072 (K, M and G are powers of 1024)",
         "  shiplap.yaml:20:3: containers: not yet implemented in this release",
         "  shiplap.yaml:20:43: `no` is true or false in YAML 1.1 and text in YAML 1.2: write true or false, or quote it",
@@ -169,7 +170,7 @@ name: again
         ("images", [{"ref": "UPPER/case"}], "images[0].ref", "lower case"),
         ("images", [{"ref": "a b"}], "images[0].ref", "is not an image reference"),
         ("images", [{"ref": "a:1", "from": "docker-archive:"}], "images[0].from", "names no file"),
-        ("images", [{"ref": "a:1", "from": "docker-archiv:x.tar"}], "images[0].from", "did you mean docker-archive:?"),
+        ("images", [{"ref": "a:1", "from": "docker-archiv:./x.tar"}], "images[0].from", "did you mean docker-archive:?"),
         ("images", [{"ref": "a"}, {"ref": "a:latest"}], "images[1].ref", "the same reference as that of images[0]"),
         ("driver", "overlay", "driver", "is no driver of docker; it has overlay2, vfs, containerd"),
         ("mode", "archive", "outputs[0]", "`squashfs` does not exist in mode archive, which has tar"),
@@ -194,8 +195,10 @@ def test_what_a_schema_cannot_say_is_checked_too(path: str, value: Any, where: s
 
 @pytest.mark.parametrize(
     "path",
-    ["/usr/share/", "/", "", "usr/share", "/usr//share", "/usr/./share", "/usr/../share", "/usr/share/a b", "/usr/share\n", "/usr/sh:are"]
-    + ["/usr/$HOME", "/usr/.hidden", "/usr/ü", "/" + "a" * 200],
+    [
+        *("/usr/share/", "/", "", "usr/share", "/usr//share", "/usr/./share", "/usr/../share", "/usr/.hidden"),
+        *("/usr/share/a b", "/usr/share\n", "/usr/sh:are", "/usr/$HOME", "/usr/ü", "/" + "a" * 200),
+    ],
 )
 def test_a_store_path_is_absolute_clean_and_plain(path: str) -> None:
     assert [where for where, _ in problems(changed("store-path", path))] == ["store-path"]

@@ -60,7 +60,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
             ;;
         --image)
             mkdir -p "$root$3"
-            mount -o loop,ro "$2" "$root$3"
+            mount -o loop,ro "$2" "$root$3" || { echo "private_root.sh: cannot mount $2" >&2; exit 1; }
             shift 3
             ;;
         --tmpfs)

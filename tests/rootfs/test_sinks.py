@@ -15,6 +15,13 @@ from pathlib import Path
 
 import pytest
 from requirement import require
+from shiplap.core.entries import Bytes, Entry, Kind
+from shiplap.core.errors import OutsideFailure, ProgramMissing, Refused
+from shiplap.core.manifest.checks import SQUASHFS_LEVELS
+from shiplap.core.run import find
+from shiplap.core.tar.records import write_records
+from shiplap.rootfs.sinks import LEVELS, TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
+from shiplap.rootfs.squashfs import open_squashfs
 from squashfsimages import (
     expected_facts,
     facts_of_image,
@@ -25,14 +32,6 @@ from squashfsimages import (
     torture_tree,
     tree_order,
 )
-
-from shiplap.core.entries import Bytes, Entry, Kind
-from shiplap.core.errors import OutsideFailure, ProgramMissing, Refused
-from shiplap.core.manifest.checks import SQUASHFS_LEVELS
-from shiplap.core.run import find
-from shiplap.core.tar.records import write_records
-from shiplap.rootfs.sinks import LEVELS, TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
-from shiplap.rootfs.squashfs import open_squashfs
 
 # A faulty version may be all there is to test with.
 ACCEPTED = tuple(f"4.7.{number}" for number in range(6))
@@ -280,7 +279,7 @@ def test_a_faulty_mksquashfs_is_refused_unless_it_is_allowed(version: str, tmp_p
     for accepted in (version, f"mksquashfs-{version}"):
         # The fake says something on its way out and writes nothing: it was started, that is what counts here.
         with (
-            pytest.raises(OutsideFailure, match="mksquashfs (warned|ended before)"),
+            pytest.raises(OutsideFailure, match=r"mksquashfs (warned|ended before)"),
             open_sink(SquashfsOptions("mksquashfs", allow_tool=(accepted,)), tmp_path / "image") as stream,
         ):
             write_records(small_tree(), stream)
@@ -289,7 +288,7 @@ def test_a_faulty_mksquashfs_is_refused_unless_it_is_allowed(version: str, tmp_p
 def test_a_newer_mksquashfs_needs_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for version in ("4.6", "4.6.1", "4.7.6", "4.8", "5.0"):
         fake_mksquashfs(version, tmp_path, monkeypatch)
-        with pytest.raises(OutsideFailure, match="warned|ended before"), open_sink(SquashfsOptions("mksquashfs"), tmp_path / "image"):
+        with pytest.raises(OutsideFailure, match=r"warned|ended before"), open_sink(SquashfsOptions("mksquashfs"), tmp_path / "image"):
             pass
 
 
@@ -362,6 +361,28 @@ def test_a_full_disk_is_one_clear_failure(tool: str, tmp_path: Path) -> None:
 
     assert in_a_child(work) == 0
     assert not output.exists()
+
+
+def test_one_owner_too_many_does_not_leave_a_broken_image(tool: str, tmp_path: Path) -> None:
+    # The superblock counts owners in 16 bits. With 65,536 the tools wrap to 0 and end well.
+    # In many directories: both tools compare a new name with all others of its directory.
+    folders = [Entry(b"%02x" % number, Kind.DIRECTORY, 0o755, 1, 1) for number in range(256)]
+    owners = tree_order(folders + [Entry(b"%02x/%02x" % divmod(owner, 256), Kind.FIFO, 0o644, owner, owner) for owner in range(1, 65536)])
+    options = SquashfsOptions(tool, level=1, allow_tool=ACCEPTED)
+    with pytest.raises(OutsideFailure, match=f"{tool} ended well but left an image that cannot be read"):
+        write(options, tmp_path / "broken", [Entry(b"", Kind.DIRECTORY, 0o755), *owners])
+    assert not (tmp_path / "broken").exists()
+
+
+def test_a_tool_that_does_not_follow_its_options_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require("tar2sqfs")
+    script = tmp_path / "wrapper"
+    script.write_text(f'#!/bin/sh\nexec {find("tar2sqfs", package="")} "$@" --defaults mtime=1\n')
+    script.chmod(0o755)
+    use_as(script, "tar2sqfs", tmp_path, monkeypatch)
+    write(SquashfsOptions(epoch=1), tmp_path / "image", small_tree())
+    with pytest.raises(OutsideFailure, match=r"tar2sqfs did not follow its options: .* the time 1, asked for were zstd, 131072 and 2"):
+        write(SquashfsOptions(epoch=2), tmp_path / "other", small_tree())
 
 
 def test_a_name_that_looks_like_an_option_is_a_name(tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 from requirement import require
-from squashfscraft import BLOCK_SIZE, DIRECTORY, EXTENDED, FIFO, FILE, NOTHING, STORED, SYMLINK, Craft, Name, listing, pair, reference
-from squashfsimages import lay_out, mksquashfs, small_tree, tar2sqfs
-
 from shiplap.core.errors import ShiplapError
 from shiplap.rootfs.squashfs import SquashfsError, open_squashfs
+from squashfscraft import BLOCK_SIZE, DIRECTORY, EXTENDED, FIFO, FILE, NOTHING, STORED, SYMLINK, Craft, Name, listing, pair, reference
+from squashfsimages import lay_out, mksquashfs, small_tree, tar2sqfs
 
 CONTENT_LIMIT_BYTES = 32 << 20
 

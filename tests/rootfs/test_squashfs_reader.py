@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from requirement import require
+from shiplap.core.entries import Bytes, Entry, Kind
+from shiplap.core.tar.reader import read_headers
+from shiplap.rootfs.squashfs import SquashfsError, open_squashfs
 from squashfsimages import (
     expected_facts,
     facts,
@@ -25,10 +28,6 @@ from squashfsimages import (
     torture_tree,
     tree_order,
 )
-
-from shiplap.core.entries import Bytes, Entry, Kind
-from shiplap.core.tar.reader import read_headers
-from shiplap.rootfs.squashfs import SquashfsError, open_squashfs
 
 TAR2SQFS_IMAGES = {
     "zstd": ("-c", "zstd", "-b", "131072"),
