@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image, Layer
-from shiplap.core.jsontext import JsonObject, elements, member, parse_array, required
+from shiplap.core.jsontext import JsonObject, elements, member, parse_array, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.reference import ReferenceInvalid, parse_reference
 from shiplap.core.sources.config import parse_config
-from shiplap.core.sources.files import Files, SourceInvalidContent, StoredBlob, promised_digest, read, shown
+from shiplap.core.sources.files import Files, SourceInvalidContent, StoredBlob, promised_digest, read
 from shiplap.core.sources.oci import LayoutReader
 from shiplap.core.sources.outertar import open_tar
 from shiplap.core.sources.selection import Found, choose
@@ -94,7 +94,7 @@ def _reference(name: str, what: str) -> str:
     except ReferenceInvalid as error:
         raise SourceInvalidContent(f"{what}: {error.message}") from None
     if reference.tag is None or reference.digest is not None:
-        raise SourceInvalidContent(f"{what}: {name!r} in RepoTags is not a name with a tag")
+        raise SourceInvalidContent(f"{what}: '{shown(name)}' in RepoTags is not a name with a tag")
     return str(reference)
 
 

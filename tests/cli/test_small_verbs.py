@@ -16,6 +16,7 @@ from shiplap.cli import doctor
 from shiplap.cli.main import main
 from shiplap.core.errors import OutsideFailure
 from shiplap.core.manifest import load_manifest, parse_manifest
+from shiplap.rootfs.sinks import mksquashfs
 
 MANIFEST = """\
 version: 1
@@ -128,11 +129,17 @@ def test_a_tool_that_fails_when_asked_is_a_remark_not_an_error(tmp_path: Path) -
     assert "signal 9" in tools["skopeo"]["remark"]
 
 
-@pytest.mark.parametrize(("version", "remark"), [("4.5.1", "too old"), ("4.6.1", ""), ("4.7", ""), ("4.7.5", "faulty"), ("4.8", "")])
+@pytest.mark.parametrize(
+    ("version", "remark"), [("4.5.1", "too old"), ("4.6.1", ""), ("4.7", "faulty"), ("4.7.5", "faulty"), ("4.7.6", ""), ("4.8", "")]
+)
 def test_versions_of_mksquashfs_are_judged(version: str, remark: str) -> None:
     tool = doctor.Tool("mksquashfs", "", False, "", lambda: version)
     found = doctor.look(tool)
     assert (remark in found.remark) if remark else not found.remark
+
+
+def test_the_doctor_and_the_sink_refuse_the_same_versions_of_mksquashfs() -> None:
+    assert (doctor._MKSQUASHFS_OLDEST, doctor._MKSQUASHFS_FAULTY) == (mksquashfs._OLDEST, mksquashfs._FAULTY)
 
 
 def test_a_library_that_cannot_be_loaded_is_missing_with_the_reason() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from manifests import DIGEST, SMALLEST, buildable, whole
+from shiplap.core.libarchive import COMPRESSIONS
 from shiplap.core.limits import Limits
 from shiplap.core.manifest import (
     ImageRequest,
@@ -18,14 +19,19 @@ from shiplap.core.manifest import (
     ManifestUnreadable,
     Overrides,
     defaults,
+    json_schema,
     load_manifest,
     parse_manifest,
     resolve,
     to_data,
 )
+from shiplap.core.manifest.checks import _ARCHIVE_HIGHEST, _MAX_BLOCK_BYTES, _MIN_BLOCK_BYTES, IN_THIS_RELEASE, SQUASHFS_LEVELS
 from shiplap.core.manifest.model import ArchiveSettings, SquashfsSettings, VeritySettings
 from shiplap.core.platform import Platform
 from shiplap.core.reference import parse_reference
+from shiplap.rootfs.sinks import LEVELS, TOOLS
+from shiplap.rootfs.sinks.options import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES
+from shiplap.verity.parameters import DIGEST_BYTES
 
 
 def parsed(data: dict[str, Any]) -> Any:
@@ -290,6 +296,18 @@ def test_without_a_file_images_come_from_the_command_line() -> None:
     manifest = resolve(defaults(), Overrides(images=(request,)))
     assert manifest.images == (request,)
     assert manifest == dataclasses.replace(defaults(), images=(request,))
+
+
+def test_the_manifest_and_those_who_do_the_work_agree_on_what_there_is() -> None:
+    schema = json_schema()
+    squashfs, archive = (schema["$defs"][key]["properties"] for key in ("squashfs", "archive"))
+    assert {name: SQUASHFS_LEVELS.get(name) for name in squashfs["compression"]["enum"]} == LEVELS
+    assert (_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES) == (SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES)
+    assert set(TOOLS) == set(IN_THIS_RELEASE["squashfs.tool"])
+    assert set(schema["$defs"]["verity"]["properties"]["hash"]["enum"]) <= set(DIGEST_BYTES)
+    assert set(archive["compression"]["enum"]) <= set(COMPRESSIONS)
+    for name, highest in _ARCHIVE_HIGHEST.items():
+        assert highest == max(COMPRESSIONS[name].levels, default=0)
 
 
 def test_a_file_that_is_not_there_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from requirement import require
@@ -21,6 +23,7 @@ from shiplap.core.manifest.checks import SQUASHFS_LEVELS
 from shiplap.core.run import find
 from shiplap.core.tar.records import write_records
 from shiplap.rootfs.sinks import LEVELS, TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
+from shiplap.rootfs.sinks.program import PipeBuffer
 from shiplap.rootfs.squashfs import open_squashfs
 from squashfsimages import (
     expected_facts,
@@ -108,6 +111,24 @@ def test_a_stream_may_come_in_any_pieces(tool: str, tmp_path: Path) -> None:
         images.append(output.read_bytes())
     assert len(set(images)) == 1
     assert facts_of_image(tmp_path / "image1") == expected_facts(small_tree())
+
+
+def test_partial_writes_are_finished() -> None:
+    # A signal can cut a write to a full pipe short; io.RawIOBase says so in its return value.
+    class Trickle(io.RawIOBase):
+        def __init__(self) -> None:
+            self.received = bytearray()
+
+        def write(self, data: Any, /) -> int:
+            self.received += memoryview(data)[:1000]
+            return min(1000, len(memoryview(data)))
+
+    pipe = Trickle()
+    buffer = PipeBuffer(pipe)  # type: ignore[arg-type]
+    for number in range(20):
+        buffer.write(bytes([number]) * 33_333)
+    buffer.flush()
+    assert pipe.received == b"".join(bytes([number]) * 33_333 for number in range(20))
 
 
 def in_a_child(work: Callable[[], None]) -> int:

@@ -237,12 +237,14 @@ def test_an_interrupt_ends_the_workers_and_leaves_everything_as_it_was(tmp_path:
         file.truncate(64 << 30)  # sparse; minutes of work
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": source_root(), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-m", "shiplap.cli", "verity", "format", "--jobs=2", "data", "tree"]
-    process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 30
     while len(workers_of := children(process.pid)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # past the start of the workers' interpreters
+    assert all(os.getpgid(int(worker)) != process.pid for worker in workers_of), "they would be interrupted too, and say so"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to the whole group
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "error: interrupted (SIGINT)\n")
     while any(Path(f"/proc/{worker}").exists() for worker in workers_of):  # one interrupted at its start ends by itself
