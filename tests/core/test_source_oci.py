@@ -282,7 +282,7 @@ def test_attestations_and_artifacts_are_passed_over(tmp_path: Path) -> None:
     with opened(f"oci:{tmp_path}") as images:
         assert only(images).config_digest == APP.config_digest
     assert "has no image @0; it has app:1" in refusal(f"oci:{tmp_path}:@0").message
-    with opened(f"oci:{tmp_path}:@4") as images:
+    with opened(f"oci:{tmp_path}:@5") as images:
         assert only(images).config_digest == APP.config_digest
 
 

@@ -82,24 +82,22 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
     esac
 done
 
-cd "$root"
-mkdir -p .host
-if pivot_root . .host 2>/dev/null; then
-    cd /
-    umount -l /.host
-    rmdir /.host
-    enter=
-else
-    # In a chroot pivot_root does not work; a chroot into a mount point is as good for runc, which looks at nothing above.
-    rmdir .host
-    enter="chroot $root"
-fi
-
 if [ $# -gt 1 ]; then
     shift
-    exec $enter "$@"
+else
+    # Orphans come to process 1; a process that ignores SIGCHLD never has to reap them, and exec keeps that.
+    trap '' CHLD
+    set -- sh -c 'echo ready; exec sleep infinity'
 fi
-# Orphans come to process 1; a process that ignores SIGCHLD never has to reap them, and exec keeps that.
-trap '' CHLD
-echo ready
-exec $enter sleep infinity
+
+mkdir "$root/.host"
+leave='umount -l /.host; rmdir /.host; exec "$@"'
+cd "$root"
+if pivot_root . .host 2>/dev/null; then
+    cd /
+    exec sh -c "$leave" sh "$@"
+fi
+# In a chroot pivot_root needs the namespace's real root too; and a mere chroot would not do: `docker exec` enters a container through its
+# mount namespace and would come out above it.
+nsenter --mount=/proc/self/ns/mnt --wd="$root" pivot_root . .host
+exec nsenter --mount=/proc/self/ns/mnt sh -c "$leave" sh "$@"
