@@ -4,11 +4,12 @@
 #       sh private_root.sh BASE SCRATCH [--bind DIR | --tmpfs DIR | --image SQUASHFS DIR]... [-- COMMAND...]
 # BASE is the root to show (/ or an unpacked distribution), SCRATCH an empty directory. With a COMMAND, that is run instead of sleeping.
 #
-# Why an overlay of BASE and not a bind mount:
+# BASE is seen through an overlay, because
 # - nothing is ever created on the host: mount points, /etc/docker/key.json, /run/containerd all land in a tmpfs;
 # - the new root is a mount point, as runc's pivot_root needs it, also when the caller itself sits in a chroot.
 # Measured: overlayfs mounts over ext4 and over tmpfs, loop devices come from devtmpfs, and dockerd's overlay2 works below it as long as
 # its data-root is a bind mount of a real file system or a tmpfs: overlay's own upper directory cannot lie on an overlay.
+# --as-it-is shows BASE itself, writable: for a bare chroot that shall look like a machine (tests/run).
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -22,10 +23,16 @@ mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount -
     exit 1
 }
 
-mount -t tmpfs -o mode=0755 shiplap-private-root "$scratch"
-mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
-mount -t overlay -o "lowerdir=$base,upperdir=$scratch/upper,workdir=$scratch/work" shiplap-private-root "$scratch/root"
-root=$scratch/root
+if [ "${1:-}" = --as-it-is ]; then
+    shift
+    root=$scratch
+    mount --rbind "$base" "$root"
+else
+    mount -t tmpfs -o mode=0755 shiplap-private-root "$scratch"
+    root=$scratch/root
+    mkdir "$scratch/upper" "$scratch/work" "$root"
+    mount -t overlay -o "lowerdir=$base,upperdir=$scratch/upper,workdir=$scratch/work" shiplap-private-root "$root"
+fi
 
 mkdir -p "$root/proc" "$root/sys" "$root/dev" "$root/run" "$root/tmp"
 mount -t proc proc "$root/proc"
@@ -67,7 +74,8 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
             ;;
         --image)
             mkdir -p "$root$3"
-            mount -o loop,ro "$2" "$root$3" || { echo "private_root.sh: cannot mount $2" >&2; exit 1; }
+            # From inside, where the loop devices are.
+            chroot "$root" mount -o loop,ro "$2" "$3" || { echo "private_root.sh: cannot mount $2" >&2; exit 1; }
             shift 3
             ;;
         --tmpfs)
@@ -90,14 +98,13 @@ else
     set -- sh -c 'echo ready; exec sleep infinity'
 fi
 
-mkdir "$root/.host"
-leave='umount -l /.host; rmdir /.host; exec "$@"'
+# The old root comes to lie on the new one (pivot_root(2), NOTES) and is taken away from there.
+leave='umount -l . && cd / && exec "$@"'
 cd "$root"
-if pivot_root . .host 2>/dev/null; then
-    cd /
+if pivot_root . . 2>/dev/null; then
     exec sh -c "$leave" sh "$@"
 fi
-# In a chroot pivot_root needs the namespace's real root too; and a mere chroot would not do: `docker exec` enters a container through its
-# mount namespace and would come out above it.
-nsenter --mount=/proc/self/ns/mnt --wd="$root" pivot_root . .host
-exec nsenter --mount=/proc/self/ns/mnt sh -c "$leave" sh "$@"
+# In a chroot pivot_root has to start from the namespace's real root; and a mere chroot would not do: `docker exec` enters a container through
+# its mount namespace and would come out above it.
+nsenter --mount=/proc/self/ns/mnt --wd="$root" pivot_root . .
+exec nsenter --mount=/proc/self/ns/mnt --wd=. sh -c "$leave" sh "$@"
