@@ -16,12 +16,30 @@ PATH=$PATH:/usr/sbin:/sbin
 base=$1 scratch=$2
 shift 2
 
-# Nothing mounted here may show outside. In a chroot / is no mount point and cannot be made private from inside; entering our own mount
-# namespace anew starts at its real root, which can.
-mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount --make-rprivate / || {
-    echo "private_root.sh: cannot make mounts private; in a chroot, mount /proc first" >&2
-    exit 1
-}
+# In a chroot / is no mount point: from inside it can neither be made private nor be pivoted away. Entering our own mount namespace anew starts
+# at its real root, which can; through a pidfd, since a chroot may lack /proc. from_real_root private | from_real_root pivot ROOT COMMAND...
+from_real_root='
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def must(name, *arguments):
+    if getattr(libc, name)(*arguments):
+        sys.exit(f"private_root.sh: {name}: {os.strerror(ctypes.get_errno())}")
+root = os.open(sys.argv[2] if sys.argv[1] == "pivot" else "/", os.O_DIRECTORY)
+CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
+must("setns", os.pidfd_open(os.getpid()), CLONE_NEWNS)
+if sys.argv[1] == "private":
+    must("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+else:
+    os.fchdir(root)
+    must("pivot_root", b".", b"run/.host")
+    os.chdir("/")
+    must("umount2", b"/run/.host", MNT_DETACH)
+    os.rmdir("/run/.host")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python had ignored it, and exec would hand that on
+    os.execvp(sys.argv[3], sys.argv[3:])
+'
+# Nothing mounted here may show outside.
+mount --make-rprivate / 2>/dev/null || python3 -c "$from_real_root" private
 
 if [ "${1:-}" = --as-it-is ]; then
     shift
@@ -98,13 +116,12 @@ else
     set -- sh -c 'echo ready; exec sleep infinity'
 fi
 
-# The old root comes to lie on the new one (pivot_root(2), NOTES) and is taken away from there.
-leave='umount -l . && cd / && exec "$@"'
+mkdir "$root/run/.host"
 cd "$root"
-if pivot_root . . 2>/dev/null; then
-    exec sh -c "$leave" sh "$@"
+if pivot_root . run/.host 2>/dev/null; then
+    cd /
+    exec sh -c 'umount -l /run/.host && rmdir /run/.host && exec "$@"' sh "$@"
 fi
-# In a chroot pivot_root has to start from the namespace's real root; and a mere chroot would not do: `docker exec` enters a container through
-# its mount namespace and would come out above it.
-nsenter --mount=/proc/self/ns/mnt --wd="$root" pivot_root . .
-exec nsenter --mount=/proc/self/ns/mnt --wd=. sh -c "$leave" sh "$@"
+# A mere chroot would not do: `docker exec` enters a container through its mount namespace and would come out above it.
+cd /
+exec python3 -c "$from_real_root" pivot "$root" "$@"
