@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 from shiplap.audit.storeview import StoreUnreadable, StoreView, expected_metadata, read_small
 from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
-from shiplap.core.errors import Difference, OutsideFailure, Refused
+from shiplap.core.errors import Difference, Refused
 from shiplap.core.image import Image, Layer, chain_ids
 from shiplap.core.layer.rules import clean
-from shiplap.core.layer.tarsplit import assemble, read_parts
-from shiplap.core.layer.unpack import unpack_layer
+from shiplap.core.layer.spool import cannot_spool, spool_file
+from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, assemble, read_parts
+from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
 from shiplap.core.limits import Limits
-from shiplap.core.platform import parse_platform
+from shiplap.core.platform import Platform, parse_platform
 from shiplap.core.progress import Progress
 from shiplap.core.reference import parse_reference
 from shiplap.core.sources.config import parse_config
 from shiplap.core.store.docker import LayerFacts
 from shiplap.core.store.identity import STORE_FORMAT, StoreIdentity
-from shiplap.core.store.model import StoredImage, StoredLayer, unique_layers
+from shiplap.core.store.model import StoredImage, StoredLayer, merge, unique_layers
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
 
@@ -69,17 +69,23 @@ def read_identity(view: StoreView, store_json: bytes, limits: Limits) -> StoreId
             platform=parse_platform(document.pop("platform")),
             store_path=document.pop("store-path"),
             epoch=document.pop("epoch"),
-            images=tuple(images),
+            images=merge(images),
             options=tuple((key, value) for key, value in sorted(document.items()) if key != "format"),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        canonical = identity.to_json()
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise StoreUnreadable(f"{view.name}: store.json lacks a key or holds another type: {error}") from error
     if (identity.mode, identity.engine, identity.driver) != ("store", "docker", "overlay2"):
         raise StoreUnreadable(
             f"{view.name}: a {identity.engine} store with driver {identity.driver}; this release verifies docker with overlay2"
         )
-    if identity.to_json() != store_json:
+    if canonical != store_json:
         raise BrokenLink(f"{view.name}: store.json is not in its canonical form")
+    for stored in identity.images:
+        own = stored.image.platform
+        # Many configs for linux/arm/v6 name no variant.
+        if not Platform(own.os, own.architecture, own.variant or identity.platform.variant).matches(identity.platform):
+            raise BrokenLink(f"{view.name}: store.json says {identity.platform}, {stored.image.label} is for {own}")
     return identity
 
 
@@ -103,7 +109,10 @@ def _image(view: StoreView, item: dict[str, Any], limits: Limits) -> StoredImage
     algorithm, _, digest_hex = digest.partition(":")
     if algorithm != "sha256" or len(digest_hex) != 64 or set(digest_hex) - set("0123456789abcdef"):
         raise StoreUnreadable(f"{view.name}: {printable(str(digest).encode())} is no config digest")
-    raw = read_small(view, f"{view.metadata_root}image/overlay2/imagedb/content/sha256/{digest_hex}", limits.metadata_bytes)
+    path = f"{view.metadata_root}image/overlay2/imagedb/content/sha256/{digest_hex}"
+    if view.find(path.encode()) is None:
+        raise BrokenLink(f"{view.name}: the config {digest} is missing")
+    raw = read_small(view, path, limits.metadata_bytes)
     found = "sha256:" + hashlib.sha256(raw).hexdigest()
     if found != digest:
         raise BrokenLink(f"{view.name}: the config {digest} has digest {found}")
@@ -137,7 +146,7 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
     facts: list[tuple[LayerFacts, Entry]] = []
     entries = layer_bytes = 0
     for number, stored in enumerate(layers, 1):
-        with progress.task(f"verify layer {number}/{len(layers)} of {stored.image.label}") as task, _spool() as spool:
+        with progress.task(f"verify layer {number}/{len(layers)} of {stored.image.label}") as task, spool_file(stored.where) as spool:
             checked = _LayerCheck(view, stored, identity.epoch, limits, progress)
             size_bytes, count, tar_bytes = checked.run(spool, task.advance)
             facts.append((LayerFacts(stored, size_bytes, stored.chain_id in with_children), checked.tar_split))
@@ -145,10 +154,6 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
             layer_bytes += tar_bytes
     entries += _check_metadata(view, identity, facts)
     return ChainReport(len(identity.images), len(layers), entries, layer_bytes)
-
-
-def _spool() -> IO[bytes]:
-    return tempfile.TemporaryFile(prefix="shiplap-verify-")
 
 
 class _LayerCheck:
@@ -170,6 +175,10 @@ class _LayerCheck:
         self._entries: dict[bytes, Entry] = {}
         # Offset in the tar → path: contents that were taken from the stored tree and need no second look.
         self._taken: dict[int, bytes] = {}
+        # Offset in the tar → checksum of the file there, proven while the tar was put together.
+        self._checksums: dict[int, bytes] = {}
+        self._tar_split_sha256 = b""
+        self._assembled_bytes = 0
 
     def run(self, spool: IO[bytes], advance: Any) -> tuple[int, int, int]:
         """Returns size in bytes as the engine counts, number of entries, bytes of the tar."""
@@ -180,7 +189,8 @@ class _LayerCheck:
             self._entries[entry.path[cut:]] = entry
         tar_bytes = self._reassemble(spool, advance)
         tar = FileSlice(spool.fileno(), 0, tar_bytes, self._where)
-        tree, _ = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
+        tree, outline = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
+        self._check_tar_split(tar, outline)
         count = 0
         for derived in tree.stream(self._root, tar):
             wanted = self._view.keeps(derived)
@@ -192,10 +202,36 @@ class _LayerCheck:
             raise BrokenLink(f"{self._where}: {printable(extra)!r} is in the store, but not in the layer")
         return tree.size_bytes, count, tar_bytes
 
-    def _reassemble(self, spool: IO[bytes], advance: Any) -> int:
+    def _check_tar_split(self, tar: FileSlice, outline: TarOutline) -> None:
+        """Other data could give the same tar; only one form of it follows from the tar."""
+        hasher = hashlib.sha256()
+        gzip = StoredGzip(hasher.update)
+        write_tar_split(tar, outline, TarSplitWriter(gzip.write), known=self._checksums)
+        gzip.close()
+        if hasher.digest() != self._tar_split_sha256:
+            raise BrokenLink(f"{self._where}: its tar-split data gives the layer's tar, but is not what shiplap writes for it")
+
+    def _parts(self) -> Iterator[Segment | FilePart]:
         assert self.tar_split.content is not None
         hasher = hashlib.sha256()
-        position = 0
+
+        def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+            for chunk in chunks:
+                hasher.update(chunk)
+                yield chunk
+
+        parts_max = 3 * self._limits.entries + self._limits.layer_bytes // SEGMENT_BYTES
+        parts = read_parts(hashed(self.tar_split.content.chunks()), what=f"tar-split data of {self._where}")
+        for number, part in enumerate(parts):
+            if number > parts_max:
+                raise BrokenLink(f"{self._where}: its tar-split data has more than {parts_max} parts")
+            if isinstance(part, FilePart) and part.size_bytes:
+                self._checksums[self._assembled_bytes] = part.checksum
+            yield part
+        self._tar_split_sha256 = hasher.digest()
+
+    def _reassemble(self, spool: IO[bytes], advance: Any) -> int:
+        hasher = hashlib.sha256()
 
         def content(name: bytes) -> Iterator[bytes]:
             path = clean(name.lstrip(b"/"))
@@ -204,29 +240,26 @@ class _LayerCheck:
                 entry = self._entries.get(entry.link[len(self._root) + 1 :])
             if entry is None or entry.content is None:
                 raise BrokenLink(f"{self._where}: the layer's file {printable(name)!r} is missing")
-            self._taken[position] = path
+            self._taken[self._assembled_bytes] = path
             return entry.content.chunks()
 
-        parts = read_parts(self.tar_split.content.chunks(), what=f"tar-split data of {self._where}")
         try:
-            for piece in assemble(parts, content, what=self._where):
-                if position + len(piece) > self._limits.layer_bytes:
+            for piece in assemble(self._parts(), content, what=self._where):
+                self._assembled_bytes += len(piece)
+                if self._assembled_bytes > self._limits.layer_bytes:
                     raise StoreUnreadable(f"{self._where}: its tar is larger than {self._limits.layer_bytes} bytes")
                 hasher.update(piece)
                 spool.write(piece)
-                position += len(piece)
                 advance(len(piece))
             spool.flush()
         except OSError as error:
-            raise OutsideFailure(
-                f"cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to a folder with more room"
-            ) from error
+            raise cannot_spool(self._where, error) from error
         except Refused as error:
             raise BrokenLink(error.message) from error
         digest = "sha256:" + hasher.hexdigest()
         if digest != self._stored.layer.diff_id:
             raise BrokenLink(f"{self._where}: the tar from its files has diffID {digest}, the config says {self._stored.layer.diff_id}")
-        return position
+        return self._assembled_bytes
 
     def _same_content(self, derived: Content, stored: Content, path: bytes) -> bool:
         assert isinstance(derived, FileSlice)

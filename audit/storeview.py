@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Protocol
 
 from shiplap.core.entries import Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
-from shiplap.core.layer.rules import clean
+from shiplap.core.layer.rules import PATH_MAX_BYTES, clean
 from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.core.store.writer import as_squashfs_keeps
-from shiplap.core.tar.reader import TarHeader, read_headers
+from shiplap.core.tar.reader import BLOCK_BYTES, TarHeader, read_headers
+from shiplap.core.tar.records import END_OF_ARCHIVE
 from shiplap.core.tar.window import Window
 from shiplap.rootfs.squashfs.reader import SquashfsReader
 
@@ -27,6 +30,10 @@ _KINDS = {
     b"5": Kind.DIRECTORY,
     b"6": Kind.FIFO,
 }
+
+
+# A layer's longest path below `overlay2/<64 digits>/diff/`.
+_PATH_MAX_BYTES = PATH_MAX_BYTES + 128
 
 
 class StoreUnreadable(Refused):
@@ -130,25 +137,33 @@ class TarView:
     def __init__(self, name: str, file: FileSlice) -> None:
         self.name = name
         self._entries: dict[tuple[bytes, ...], Entry] = {}
+        self._names: defaultdict[tuple[bytes, ...], set[bytes]] = defaultdict(set)
+        end = 0
         for header in read_headers(Window(file), what=name):
             entry = _entry(header, file, name)
             key = _key(entry.path)
             if key in self._entries:
                 raise StoreUnreadable(f"{name} has {printable(entry.path)!r} twice")
             self._entries[key] = entry
+            if key:
+                self._names[key[:-1]].add(key[-1])
+            end = header.data_offset + header.data_bytes + -header.data_bytes % BLOCK_BYTES
+        if file.size_bytes != end + len(END_OF_ARCHIVE):
+            raise StoreUnreadable(f"{name} has {file.size_bytes - end} bytes behind its last entry instead of {len(END_OF_ARCHIVE)}")
         self._order = sorted(self._entries)
 
     def subtree(self, below: bytes) -> Iterator[Entry]:
         start = _key(below)
         if start not in self._entries:
             raise StoreUnreadable(f"{self.name} has no entry {printable(below)!r}")
-        for key in self._order:
-            if key[: len(start)] == start:
-                yield self._entries[key]
+        for at in range(bisect_left(self._order, start), len(self._order)):
+            key = self._order[at]
+            if key[: len(start)] != start:
+                break
+            yield self._entries[key]
 
     def names(self, directory: bytes) -> set[bytes]:
-        start = _key(directory)
-        return {key[-1] for key in self._order if len(key) == len(start) + 1 and key[: len(start)] == start}
+        return self._names.get(_key(directory), set())
 
     def find(self, path: bytes) -> Entry | None:
         return self._entries.get(_key(path))
@@ -206,7 +221,7 @@ def _key(path: bytes) -> tuple[bytes, ...]:
 def _entry(header: TarHeader, file: FileSlice, name: str) -> Entry:
     kind = _KINDS.get(header.typeflag)
     path = clean(header.name)
-    if kind is None or path.startswith((b"/", b"../")) or path == b"..":
+    if kind is None or path.startswith((b"/", b"../")) or path == b".." or len(path) > _PATH_MAX_BYTES:
         raise StoreUnreadable(f"{name}: {printable(header.name)!r} is no entry of a store")
     device = kind in (Kind.CHARACTER, Kind.BLOCK)
     return Entry(

@@ -7,7 +7,7 @@ The first link that does not hold ends the verification.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,14 @@ from pathlib import Path
 from shiplap.audit.chain import BrokenLink, ChainReport, verify_store
 from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
 from shiplap.core.errors import Refused
+from shiplap.core.image import Image
+from shiplap.core.jsontext import parse_object
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.limits import Limits
 from shiplap.core.output import ARTIFACTS, SUMS_NAME, sha256_file
 from shiplap.core.progress import Progress
 from shiplap.core.sources import open_images, parse_source
+from shiplap.core.store.identity import canonical_json
 from shiplap.verity.format import format_file
 from shiplap.verity.identity import store_image_salt, uuid_for_salt
 from shiplap.verity.parameters import VerityParameters
@@ -109,7 +112,7 @@ def _verify_folder(folder: Path, root_hash: str | None, verification: Verificati
     if store_tar.exists():
         _verify_tar(store_tar, _read_json(folder / "store.json"), verification)
     for archive in archives:
-        _verify_archive(archive, verification)
+        _verify_archive(archive, verification, _read_json(folder / "store.json"))
 
 
 def _verify_sums(folder: Path, verification: Verification) -> None:
@@ -159,6 +162,8 @@ def _verify_root_hash(image: Path, hash_file: Path | None, root_hash: str, verif
 
 def _verify_image(image: Path, store_json: bytes | None, verification: Verification) -> None:
     with _as_link(str(image)), open_image(image) as view:
+        if store_json is not None and view.find(b"store.json") is None:
+            raise BrokenLink(f"{image}: it has no store.json inside")
         inside = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
         if store_json is not None and inside != store_json:
             raise BrokenLink(f"{image}: its store.json differs from the one beside it")
@@ -178,7 +183,7 @@ def _report(report: ChainReport, view: StoreView, verification: Verification) ->
     verification.holds("tree", f"{report.entries} entries are what the layers and configs say, and no other")
 
 
-def _verify_archive(path: Path, verification: Verification) -> None:
+def _verify_archive(path: Path, verification: Verification, store_json: bytes | None = None) -> None:
     layers = 0
     with _as_link(str(path)), open_images(parse_source(f"docker-archive:{path}"), platform=None, limits=verification.limits) as images:
         for image in images:
@@ -189,7 +194,24 @@ def _verify_archive(path: Path, verification: Verification) -> None:
                 ):
                     layers += 1
         verification.holds("configs", f"{len(images)} images of {path.name} have the digests they are named by")
+        if store_json is not None:
+            _compare_identity(path, images, store_json)
+            verification.holds("store.json", f"lists the same images under the same names as {path.name}")
     verification.holds("layers", f"{layers} layers have their diffIDs")
+
+
+def _compare_identity(path: Path, images: Sequence[Image], store_json: bytes) -> None:
+    """An archive knows tags only, so digest references of store.json are left out of the comparison."""
+    document = parse_object(store_json, what="store.json", limit_bytes=_STORE_JSON_LIMIT_BYTES)
+    if canonical_json(document) != store_json:
+        raise BrokenLink("store.json is not in its canonical form")
+    try:
+        stated = {item["config"]: sorted(name for name in item["references"] if "@" not in name) for item in document["images"]}
+    except (KeyError, TypeError) as error:
+        raise BrokenLink(f"store.json lacks a key or holds another type: {error}") from error
+    found = {image.config_digest: sorted(image.references) for image in images}
+    if stated != found:
+        raise BrokenLink(f"store.json lists other images or names than {path.name}")
 
 
 def _bad_block(block: BadBlock) -> str:

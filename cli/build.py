@@ -27,7 +27,7 @@ EXAMPLES = """\
 shiplap build app:1=docker-archive:app.tar             one image from a `docker save` file, named app:1 on the device
 shiplap build oci:layout:app oci:layout:db -o OUT      two images of an OCI layout under their own names
 shiplap build -f shiplap.yaml --locked                 what the manifest lists, exactly as pinned
-shiplap build --mode archive app.tar=...               a `docker load`-able archive instead of a store
+shiplap build --mode archive docker-archive:app.tar    a `docker load`-able archive instead of a store
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """
 DEFAULT_OUT = "shiplap-out"
@@ -80,35 +80,34 @@ class _Build:
     epoch_asked: int | None
     jobs: int | None
 
-    def store(self) -> _Finished:
-        manifest, squashfs = self.manifest, self.manifest.squashfs
-        epoch, epoch_from = self._epoch()
-        platform = manifest.platform or common_platform(self.images)
+    def identity(self, epoch: int, options: Mapping[str, Any]) -> StoreIdentity:
+        manifest = self.manifest
+        platform = common_platform(self.images)
         assert platform is not None, "there is at least one image"
-        common_platform(self.images)
-        options: list[tuple[str, Any]] = [
-            (
-                "squashfs",
-                {
-                    "block-size": squashfs.block_size_bytes,
-                    "compression": squashfs.compression,
-                    "level": squashfs.level,
-                    "whiteouts": squashfs.whiteouts,
-                },
-            )
-        ]
+        further = dict(options)
         if manifest.security_version is not None:
-            options.append(("security-version", manifest.security_version))
-        identity = StoreIdentity(
-            mode="store",
+            further["security-version"] = manifest.security_version
+        return StoreIdentity(
+            mode=manifest.mode,
             engine=manifest.engine,
             driver=manifest.driver,
-            platform=platform,
+            platform=manifest.platform or platform,
             store_path=manifest.store_path,
             epoch=epoch,
             images=self.images,
-            options=tuple(options),
+            options=tuple(further.items()),
         )
+
+    def store(self) -> _Finished:
+        manifest, squashfs = self.manifest, self.manifest.squashfs
+        epoch, epoch_from = self._epoch()
+        form = {
+            "block-size": squashfs.block_size_bytes,
+            "compression": squashfs.compression,
+            "level": squashfs.level,
+            "whiteouts": squashfs.whiteouts,
+        }
+        identity = self.identity(epoch, {"squashfs": form})
         sink = SquashfsOptions(
             tool=squashfs.tool,
             compression=squashfs.compression,
@@ -138,7 +137,7 @@ class _Build:
             "driver": manifest.driver,
             "outputs": sorted(manifest.outputs),
             "store-path": manifest.store_path,
-            **dict(options),
+            **dict(identity.options),
         }
         outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal)
         return _Finished(outputs, epoch, made.root_hash)
@@ -146,6 +145,8 @@ class _Build:
     def archive(self) -> _Finished:
         manifest, wanted = self.manifest, self.manifest.archive
         epoch, epoch_from = self._epoch()
+        form = {"compression": wanted.compression, "level": wanted.level}
+        self.stage.write("store.json", self.identity(epoch, {"archive": form}).to_json())
         archived = [ArchiveImage(stored.image, tuple(str(reference) for reference in stored.references)) for stored in self.images]
         with self.stage.writer(archive_name(wanted.compression)) as write:
             made = write_images_tar(
@@ -157,11 +158,10 @@ class _Build:
                 level=wanted.level,
                 progress=self.console.progress,
             )
-        for note in made.notes:
-            self.console.note(note)
-        asked = {"mode": "archive", "engine": manifest.engine, "archive": {"compression": wanted.compression, "level": wanted.level}}
-        identity = {"sha256": made.sha256, "size_bytes": made.size_bytes}
-        tools = [{"name": "libarchive", **made.compression, "uncompressed": identity}]
+        asked = {"mode": "archive", "engine": manifest.engine, "archive": form}
+        # Compressed bytes depend on the compressor's version; these do not.
+        plain = {"sha256": made.sha256, "size_bytes": made.size_bytes}
+        tools = [{"tool": "libarchive", **made.compression, "uncompressed": plain}]
         outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None)
         return _Finished(outputs, epoch, None)
 

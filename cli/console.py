@@ -68,7 +68,6 @@ class Console:
             self._stdout.write(shown if shown.endswith("\n") else shown + "\n")
             self._stdout.flush()
         except OSError as error:
-            discard_stdout(self._stdout)
             if error.errno != errno.EPIPE:
                 raise OutputFailure(f"cannot write to standard output: {error.strerror}") from error
 
@@ -127,16 +126,3 @@ def _wants_color(word: str, stream: TextIO) -> bool:
         # https://no-color.org: any non-empty value means no; the flag is stronger than the variable.
         return not os.environ.get("NO_COLOR") and is_terminal(stream)
     return word == "always"
-
-
-def discard_stdout(stream: TextIO) -> None:
-    """Let what is still buffered for ``stream`` go nowhere, so that the interpreter's last flush cannot fail."""
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, descriptor)
-    finally:
-        os.close(nowhere)

@@ -37,6 +37,10 @@ _REFUSED_ERRNO = {
 }
 
 
+# A checkout or a packager may leave out what pip would have installed.
+_LIBRARIES = {"yaml": "pip install PyYAML, or on Debian: apt-get install python3-yaml"}
+
+
 class DirectoryRefused(Refused):
     """The directory of ``-C`` cannot be entered."""
 
@@ -64,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         name = f" ({error.name})" if isinstance(error, Interrupted) else ""
         return _report(console, f"interrupted{name}", None, INTERRUPTED)
-    except Exception:  # noqa: BLE001 - everything else is a bug, and a bug has its own exit code
+    except Exception as error:  # noqa: BLE001 - everything else is a bug, and a bug has its own exit code
+        if isinstance(error, ModuleNotFoundError) and error.name in _LIBRARIES:
+            return _report(console, f"the Python module {error.name} is not installed", _LIBRARIES[error.name], MISSING)
         traceback.print_exc()
         release = f"shiplap {VERSION} on Python {sys.version.split()[0]}"
         hint = f"please report it with the lines above, the command and the manifest; this is {release}"

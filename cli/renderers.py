@@ -190,9 +190,10 @@ class Terminal(Renderer):
 
     def _columns(self) -> int:
         try:
-            return max(os.get_terminal_size(self._stream.fileno()).columns, 20)
+            columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):
-            return 80
+            columns = 0
+        return max(columns, 20) if columns else 80  # a serial line or a CI system's terminal says 0
 
 
 class Plain(Renderer):

@@ -27,7 +27,8 @@ class PinMismatch(Refused):
 def parse_argument(text: str) -> ImageRequest:
     """A ``[NAME=]SOURCE`` argument. A transport's colon before the ``=`` means that there is no NAME."""
     name, equals, source = text.partition("=")
-    if not equals or name.partition(":")[0] in TRANSPORTS or "/" in name.partition("@")[0].partition(":")[2]:
+    prefix, _, rest = name.partition(":")
+    if not equals or prefix in TRANSPORTS or rest.startswith("/"):
         return ImageRequest(ref=None, source=text)
     if not name or not source:
         raise RequestRefused(f"{text!r} is not NAME=SOURCE", hint="for example app:1=docker-archive:app.tar")

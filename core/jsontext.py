@@ -19,14 +19,23 @@ JsonObject = dict[str, Any]
 
 # The decoder recurses; how deep it gets before RecursionError differs between Python versions.
 MAX_DEPTH = 128
-_NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]', re.DOTALL)
+# A string's closing quote is optional, so that one without it is not searched for again and again.
+_NESTING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
 _MAX_INTEGER = (1 << 63) - 1
+
+_SHOWN = 160
 
 T = TypeVar("T")
 
 
 class JsonInvalid(Refused):
     """A document that is not the JSON it should be."""
+
+
+def shown(text: str) -> str:
+    """A foreign text for a message: control characters and surrogates escaped, and not longer than a message bears."""
+    clipped = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return clipped if clipped.isprintable() else ascii(clipped)[1:-1]
 
 
 def parse_object(raw: bytes, *, what: str, limit_bytes: int) -> JsonObject:
@@ -53,7 +62,7 @@ def member(holder: JsonObject, key: str, kind: type[T], *, what: str) -> T | Non
     """
     for other in holder:
         if other != key and other.casefold() == key.casefold():
-            raise JsonInvalid(f"{what} has the key {other!r}, which engines read as {key!r}")
+            raise JsonInvalid(f"{what} has the key '{shown(other)}', which engines read as {key!r}")
     value = holder.get(key)
     if value is None:
         return None
@@ -116,7 +125,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> JsonObject:
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if key in seen and (_holds_object(value) or _holds_object(seen[key])):
-                raise JsonInvalid(f"the key {key!r} occurs twice, which engines merge in their own ways")
+                raise JsonInvalid(f"the key '{shown(key)}' occurs twice, which engines merge in their own ways")
             seen[key] = value
     return result
 

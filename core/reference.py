@@ -30,7 +30,7 @@ _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 # go-digest knows these algorithms and refuses others, as well as upper case hex.
 _KNOWN_DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128}")
 # Bounds the work of the expressions above; the longest valid reference is shorter.
-_MAX_TEXT = 1024
+_MAX_TEXT = 600
 
 
 class ReferenceInvalid(Refused):
@@ -79,7 +79,7 @@ def parse_reference(text: str, *, default_tag: bool = True) -> Reference:
     if not text:
         raise ReferenceInvalid("an image reference is empty", hint="write name:tag, for example app:1.0")
     if len(text) > _MAX_TEXT:
-        raise ReferenceInvalid(f"an image reference of {len(text)} characters is too long")
+        raise ReferenceInvalid(f"an image reference of {len(text)} characters is too long: {text[:60]!r}…")
     if _IDENTIFIER.fullmatch(text):
         raise ReferenceInvalid(
             f"{text!r} is not an image reference: 64 hexadecimal digits are an image ID", hint="write name:tag or name@sha256:…"

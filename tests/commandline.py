@@ -19,7 +19,8 @@ COMMAND = (sys.executable, "-P", "-m", "shiplap.cli")
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The caller's environment without what changes our output, and with the package importable."""
     env = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SOURCE_DATE_EPOCH", "COLUMNS")}
-    return {**env, "PYTHONPATH": str(IMPORT_ROOT), **(extra or {})}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(IMPORT_ROOT), env.get("PYTHONPATH"))))
+    return {**env, **(extra or {})}
 
 
 def shiplap_command(*arguments: str, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:

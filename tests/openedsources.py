@@ -27,13 +27,13 @@ def layer_tar(layer: Layer, limits: Limits | None = None) -> bytes:
     return b"".join(uncompressed(layer.blob.chunks(), location=layer.blob.location, limit_bytes=(limits or Limits()).layer_bytes))
 
 
-def layer_tars(image: Image) -> list[bytes]:
-    return [layer_tar(layer) for layer in image.layers]
+def layer_tars(image: Image, limits: Limits | None = None) -> list[bytes]:
+    return [layer_tar(layer, limits) for layer in image.layers]
 
 
 def refusal(source: str | Path, platform: str | None = None, limits: Limits | None = None) -> Refused:
     """The error with which ``source`` is refused: when it is opened, or when its layers are read."""
     with pytest.raises(Refused) as caught, opened(str(source), platform, limits) as images:
         for image in images:
-            layer_tars(image)
+            layer_tars(image, limits)
     return caught.value

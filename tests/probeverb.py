@@ -36,6 +36,7 @@ RAISED: dict[str, BaseException] = {
     "memory": MemoryError(),
     "ctrl-c": KeyboardInterrupt(),
     "bug": RuntimeError("impossible"),
+    "module": ModuleNotFoundError("No module named 'yaml'", name="yaml"),
 }
 
 

@@ -47,10 +47,14 @@ def listing(names: list[Name]) -> bytes:
 
 @dataclass
 class Craft:
-    """An image in the making. The methods append an inode and return its reference."""
+    """An image in the making. The methods append an inode and return its reference.
+
+    ``listing_blocks``: metadata blocks of any size, instead of ``listings`` in blocks of 8 KiB.
+    """
 
     inodes: bytearray = field(default_factory=bytearray)
     listings: bytearray = field(default_factory=bytearray)
+    listing_blocks: list[bytes] = field(default_factory=list)
     data: bytearray = field(default_factory=bytearray)
     ids: list[int] = field(default_factory=lambda: [0])
     fragments: list[tuple[int, int]] = field(default_factory=list)
@@ -123,6 +127,8 @@ class Craft:
         }
         body = bytes(self.data) + metadata(bytes(self.inodes), compressed=compressed)
         fields["directory_table"] = 96 + len(body)
+        for block in self.listing_blocks:
+            body += metadata(block)
         body += metadata(bytes(self.listings), compressed=compressed)
         for name, records in (
             ("fragment_table", b"".join(struct.pack("<QII", start, word, 0) for start, word in self.fragments)),

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 from requirement import SEARCH_PATH, missing
-
 from shiplap.core.entries import Bytes, Entry, Kind
 from shiplap.core.tar.records import write_records
 from shiplap.rootfs.squashfs import SquashfsReader
@@ -159,7 +158,11 @@ def _attributed(largest_bytes: int) -> list[Entry]:
     found += [Entry(b"attributed/" + name, K.REGULAR, 0o755, content=Bytes(name), xattrs=xattrs) for name, xattrs in sets.items()]
     opaque = ((b"trusted.overlay.opaque", b"y"),)
     found.append(Entry(b"attributed/link", K.SYMLINK, 0o777, link=b"three", xattrs=((b"trusted.x", b"link"),)))
-    return [*found, Entry(b"attributed/opaque", K.DIRECTORY, 0o755, xattrs=opaque), Entry(b"attributed/opaque2", K.DIRECTORY, 0o755, xattrs=opaque)]
+    return [
+        *found,
+        Entry(b"attributed/opaque", K.DIRECTORY, 0o755, xattrs=opaque),
+        Entry(b"attributed/opaque2", K.DIRECTORY, 0o755, xattrs=opaque),
+    ]
 
 
 def _linked() -> list[Entry]:
@@ -173,8 +176,8 @@ def _linked() -> list[Entry]:
     ]
     for first in firsts:
         name = first.path.rpartition(b"/")[2]
-        for other in (b"linked/a/zz-" + name, b"linked/b/" + name, b"linked/c/" + name):
-            found.append(Entry(other, K.HARDLINK, first.mode, first.uid, first.gid, first.mtime_epoch, link=first.path))
+        others = (b"linked/a/zz-" + name, b"linked/b/" + name, b"linked/c/" + name)
+        found += [Entry(other, K.HARDLINK, first.mode, first.uid, first.gid, first.mtime_epoch, link=first.path) for other in others]
     return found + firsts
 
 
@@ -313,9 +316,7 @@ def facts_of_the_kernel(image: Path, scratch: Path) -> list[Facts]:
     if done.returncode == 77:
         pytest.skip(f"cannot mount here: {done.stderr.decode()}")
     assert done.returncode == 0, done.stderr.decode()
-    found = [tuple(item) for item in json.loads(done.stdout)]
-    # Every kernel shows symbolic links as 0777.
-    return found
+    return [tuple(item) for item in json.loads(done.stdout)]
 
 
 def _mount_and_print(image: str, mount_point: str) -> None:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-# Read at once: small enough for a core's cache, large enough that system calls do not count.
+# Read at once: small enough for a core's cache, large enough that system calls do not count. The largest block fits.
 READ_BYTES = 512 * 1024
 
 # What a share can say: (code, value).
@@ -97,11 +97,9 @@ def parents(work: LevelHashing, children: int, first: int, count: int, report: R
     hashed = digests_of(work.hash_name, bytes.fromhex(work.salt), salt_first=work.salt_first)
     size, fanout = work.child_block_bytes, work.fanout
     end = min((first + count) * fanout, work.child_blocks)
-    unit = fanout * size
-    # Whole parents at a time where they fit; else one parent collects several reads.
-    piece_bytes = READ_BYTES // unit * unit or max(READ_BYTES, size)
-    buffer = memoryview(bytearray(piece_bytes))
-    views = [buffer[at : at + size] for at in range(0, piece_bytes, size)]
+    # Block sizes and fanouts are powers of two: a piece is whole blocks, and whole parents or a part of one.
+    buffer = memoryview(bytearray(READ_BYTES))
+    views = [buffer[at : at + size] for at in range(0, READ_BYTES, size)]
     digests: list[bytes] = []
     position = first * fanout
     while position < end:

@@ -21,7 +21,8 @@ from shiplap.verity.blocks import LevelHashing
 
 # Starting a worker costs as much as hashing about 20 MB.
 PARALLEL_FROM_BYTES = 48 << 20
-# All share numbers are written before any worker starts. A pipe of one page, the least that Linux gives, holds 512.
+# All share numbers are written at once, before anyone must have read one. A pipe of one page, the least that Linux
+# gives, holds 512.
 SHARES_MAX = 512
 SHARE_MIN_BYTES = 4 << 20
 
@@ -109,18 +110,22 @@ def _can_start_workers() -> bool:
 
 @contextmanager
 def _workers(work: LevelHashing, children: int, parent: int, jobs: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Workers that have begun; leaving the context by an exception kills them."""
+    """Workers that have begun; leaving the context by an exception kills them.
+
+    They get their share numbers when all of them are in the list. An interrupt may come between the start of a
+    worker and its place in the list, so that nobody kills it: it then reads the end of an empty pipe and writes nothing.
+    """
     numbers, todo = os.pipe()
     processes: list[subprocess.Popen[bytes]] = []
     try:
         try:
+            # -P: this folder's modules must not shadow the standard library's. -S: nothing of site-packages is needed.
+            argv = [sys.executable, "-P", "-S", blocks.__file__, *blocks.worker_arguments(work, children, parent)]
+            for _ in range(jobs):
+                processes.append(_start(argv, numbers, (children, parent)))  # noqa: PERF401 - those started count when one fails
             os.write(todo, b"".join(map(blocks.SHARE_NUMBER.pack, range(work.shares))))
         finally:
             os.close(todo)
-        # -P: this folder's modules must not shadow the standard library's. -S: nothing of site-packages is needed.
-        argv = [sys.executable, "-P", "-S", blocks.__file__, *blocks.worker_arguments(work, children, parent)]
-        for _ in range(jobs):
-            processes.append(_start(argv, numbers, (children, parent)))  # noqa: PERF401 - those started must be in the list when one fails
         yield processes
     except BaseException:
         for process in processes:

@@ -85,7 +85,10 @@ def _libcrypto(module: ModuleType) -> Update | None:
 
     def update(state: int, data: bytes) -> int:
         # The number is this call's own, so that threads can update different checksums at once.
-        number = numbers.pop() if numbers else new()
+        try:
+            number = numbers.pop()
+        except IndexError:
+            number = new()
         padded = data.translate(_REVERSED) + zeros
         if state:
             padded = (int.from_bytes(padded[:8], "big") ^ state).to_bytes(8, "big") + padded[8:]

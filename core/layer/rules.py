@@ -22,6 +22,8 @@ OPAQUE_MARKER = b".wh..wh..opq"
 NAME_MAX_BYTES = 255
 PATH_MAX_BYTES = 4095
 SYMLINKS_MAX = 40
+# Components of link targets that one layer may make us follow: forty long links before every entry would take days.
+LINK_STEPS_MAX = 20_000_000
 XATTR_NAME_MAX_BYTES = 255
 XATTR_VALUE_MAX_BYTES = 65536
 _TIME_MAX = (9223372036, 854775807)  # Go's time.Unix(0, 1<<63-1): later times become 0 in the engine
@@ -61,6 +63,11 @@ class LayerBuilder:
         self._root = Inode(Kind.DIRECTORY, 0o755, 0, 0, epoch)
         self._seen: set[bytes] = set()
         self._inodes = 0
+        self._left_out: tuple[int, str] = (0, "")
+        self._link_steps = 0
+        # (path, time) of every directory entry, and whether any of these paths may lead elsewhere by now.
+        self._directories: list[tuple[bytes, int, int]] = []
+        self._paths_changed = False
         # The last parent directory, since neighbours in a tar mostly share it, and whether a symbolic
         # link was on the way to it.
         self._cached_parent: tuple[bytes, Inode] = (b"", self._root)
@@ -81,9 +88,31 @@ class LayerBuilder:
             raise LayerRefused(f"{self._where}, entry {printable(header.name)!r}: {problem}", hint=problem.hint) from None
 
     def finish(self) -> LayerTree:
+        """The tree, when every entry has been added. Raises LayerRefused."""
+        if self._paths_changed:
+            self._stamp_directories()
+        left_out, first = self._left_out
+        if left_out:
+            self._note(f"{self._where}: xattrs in no namespace of Linux are left out, {left_out} in all, the first is {first}")
         tree = LayerTree(self._root)
-        tree.measure()
+        too_long = tree.measure(PATH_MAX_BYTES)
+        if too_long is not None:
+            raise LayerRefused(
+                f"{self._where}: through symbolic links it makes a path of {len(too_long)} bytes, the limit is {PATH_MAX_BYTES}:"
+                f" {printable(too_long[:80])}…"
+            )
         return tree
+
+    def _stamp_directories(self) -> None:
+        """The engine sets the directories' times at the end, by path, to whatever lies there then (archive.go, ``Unpack``)."""
+        for path, seconds, nanoseconds in self._directories:
+            try:
+                inode = self._walk(path, make=False)
+                if inode is None:
+                    raise _Unacceptable("a later entry took the directory away, and the engine cannot set its time any more")
+            except _Unacceptable as problem:
+                raise LayerRefused(f"{self._where}, entry {printable(path)!r}: {problem}", hint=problem.hint) from None
+            inode.mtime_epoch, inode.mtime_nanoseconds = seconds, nanoseconds
 
     def _add(self, header: TarHeader) -> bool:
         name = header.name
@@ -93,10 +122,7 @@ class LayerBuilder:
             raise _Unacceptable("the path is in the layer twice, which the engine refuses")
         self._seen.add(cleaned)
         if len(self._seen) > self._entries_max:
-            raise _Unacceptable(
-                f"the layer has more than {self._entries_max} entries",
-                "raise `limits: {entries: …}` in the manifest if you trust the image",
-            )
+            raise _Unacceptable(f"the layer has more than {self._entries_max} entries", _RAISE_ENTRIES)
         if header.typeflag == b"g":
             return False
         path = inside_root(name)
@@ -107,8 +133,6 @@ class LayerBuilder:
         if header.sparse:
             raise _Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
         kind = _KINDS.get(header.typeflag)
-        if kind is None:
-            raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
         parent_path, _, base = path.rpartition(b"/")
         parent = self._parent(parent_path)
         assert parent.children is not None
@@ -116,6 +140,8 @@ class LayerBuilder:
             self._remove(parent, base, kind)
             self._whiteout(parent, base, header)
             return False
+        if kind is None:
+            raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
         if len(base) > NAME_MAX_BYTES:
             raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
         self._remove(parent, base, kind)
@@ -128,6 +154,8 @@ class LayerBuilder:
             parent.children[base] = inode
         mtime, nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
         inode.mtime_epoch, inode.mtime_nanoseconds = mtime, nanoseconds
+        if kind is Kind.DIRECTORY:
+            self._directories.append((path, mtime, nanoseconds))
         _change_owner(inode, header)
         if header.xattrs:
             self._set_xattrs(inode, header)
@@ -153,16 +181,18 @@ class LayerBuilder:
     def _inode(self, kind: Kind, mode: int) -> Inode:
         self._inodes += 1
         if self._inodes > 2 * self._entries_max:
-            raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files")
+            raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
         return Inode(kind, mode, 0, 0, self._epoch)
 
-    def _remove(self, parent: Inode, base: bytes, kind: Kind) -> None:
+    def _remove(self, parent: Inode, base: bytes, kind: Kind | None) -> None:
         """What is there goes, unless a directory meets a directory (archive.go: "merge them")."""
         assert parent.children is not None
         old = parent.children.get(base)
         if old is None or (old.kind is Kind.DIRECTORY and kind is Kind.DIRECTORY):
             return
         del parent.children[base]
+        if old.kind is Kind.DIRECTORY or old.kind is Kind.SYMLINK:
+            self._paths_changed = True
         self._cached_parent = (b"", self._root)
         self._cached_through_link = False
         removed = [old]
@@ -182,8 +212,8 @@ class LayerBuilder:
         original = base[len(WHITEOUT_PREFIX) :]
         if original in (b"", b".", b".."):
             raise _Unacceptable("a whiteout of nothing that could be named")
-        if len(base) > NAME_MAX_BYTES:
-            raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
+        if len(original) > NAME_MAX_BYTES:
+            raise _Unacceptable(f"a whiteout of a name of {len(original)} bytes; the limit is {NAME_MAX_BYTES}")
         if original in parent.children:
             raise _Unacceptable("a whiteout of a path that the same layer made before, which the engine refuses")
         whiteout = self._inode(Kind.CHARACTER, 0)
@@ -219,17 +249,16 @@ class LayerBuilder:
                 raise _Unacceptable(f"it brings the overlayfs mark {printable(key)}, which only an engine may set")
             if key in _ACLS and inode.kind is not Kind.SYMLINK:
                 raise _Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
-            if not key or (namespace in _NAMESPACES and not rest) or (key == _CAPABILITY and not _capability_is_valid(value)):
-                raise _Unacceptable(f"xattr {printable(key)!r} is one that the kernel refuses")
-            if namespace not in _NAMESPACES:
-                self._note(
-                    f"{self._where}, entry {printable(header.name)!r}: xattr {printable(key)!r} is in no namespace of Linux; left out"
-                )
-                continue
             if len(key) > XATTR_NAME_MAX_BYTES or len(value) > XATTR_VALUE_MAX_BYTES:
                 raise _Unacceptable(f"xattr {printable(key[:40])!r} is longer than Linux allows")
+            if key and namespace not in _NAMESPACES:
+                count, first = self._left_out
+                self._left_out = (count + 1, first or f"{printable(key)!r} of {printable(header.name)!r}")
+                continue
             if namespace == b"user" and inode.kind not in (Kind.REGULAR, Kind.DIRECTORY):
                 continue  # the kernel says EPERM, the engine goes on
+            if not rest or (key == _CAPABILITY and not _capability_is_valid(value)):
+                raise _Unacceptable(f"xattr {printable(key)!r} is one that the kernel refuses")
             inode.set_xattr(key, value)
 
     def _parent(self, path: bytes) -> Inode:
@@ -289,6 +318,9 @@ class LayerBuilder:
                 if links > SYMLINKS_MAX:
                     raise _Unacceptable(f"its path goes through more than {SYMLINKS_MAX} symbolic links")
                 target = inode.link.split(b"/")
+                self._link_steps += len(target)
+                if self._link_steps > LINK_STEPS_MAX:
+                    raise _Unacceptable("the layer's paths go through symbolic links for ever")
                 if inode.link.startswith(b"/"):
                     trail = [self._root]
                 pending.extend(reversed(target))
@@ -354,5 +386,7 @@ def _change_owner(inode: Inode, header: TarHeader) -> None:
 
 def _capability_is_valid(value: bytes) -> bool:
     """What the kernel lets anyone store as file capability (security/commoncap.c, ``validheader``)."""
-    revision = value[3] if len(value) > 3 else 0
-    return (len(value), revision) in ((20, 2), (24, 3))
+    revision = int.from_bytes(value[:4], "little") & ~1  # bit 0: effective
+    if len(value) == 24:
+        return revision == 0x03000000 and value[20:] != b"\xff\xff\xff\xff"  # -1 is no root user id
+    return len(value) == 20 and revision == 0x02000000

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from shiplap.core.compression import detect, uncompressed
 from shiplap.core.entries import FileSlice
@@ -19,10 +20,31 @@ from shiplap.core.image import Image, Layer
 from shiplap.core.limits import Limits
 
 _RESERVE_BYTES = 64 << 20
+_MORE_ROOM = "set TMPDIR to a folder with more room"
 
 
 class DiffIDMismatch(Refused):
     """A layer's uncompressed bytes are not what the image's config says."""
+
+
+@contextmanager
+def spool_file(where: str) -> Iterator[IO[bytes]]:
+    """An unlinked file under TMPDIR; whoever writes flushes it, and turns what fails into :func:`cannot_spool`."""
+    try:
+        file = tempfile.TemporaryFile(prefix="shiplap-")  # noqa: SIM115 - closed below, where that may fail
+    except OSError as error:
+        raise cannot_spool(where, error) from error
+    try:
+        yield file
+    finally:
+        try:
+            file.close()
+        except OSError:
+            pass  # it flushes once more what could not be written; the first failure said so
+
+
+def cannot_spool(where: str, error: OSError) -> OutsideFailure:
+    return OutsideFailure(f"{where}: cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint=_MORE_ROOM)
 
 
 def _check(image: Image, layer: Layer, digest: str) -> None:
@@ -51,23 +73,20 @@ def uncompressed_layer(
                 f"{where}: {plain.size_bytes} bytes are over the limit of {limits.layer_bytes}",
                 hint="raise `limits: {layer-bytes: …}` in the manifest if you trust the image",
             )
-        before = os.fstat(plain.descriptor)
-        hasher = hashlib.sha256()
-        for piece in plain.chunks():
-            hasher.update(piece)
-            advance(len(piece))
-        digest = "sha256:" + hasher.hexdigest()
-        if layer.blob.digest not in (None, digest):
-            # Let the blob say it in its own words; it reads the same bytes.
-            for _ in layer.blob.chunks():
-                pass
-        _check(image, layer, digest)
-        yield plain
-        after = os.fstat(plain.descriptor)
-        if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
-            raise OutsideFailure(f"{where}: the file was changed while it was being read")
+        with _unchanged(plain, where):
+            hasher = hashlib.sha256()
+            for piece in plain.chunks():
+                hasher.update(piece)
+                advance(len(piece))
+            digest = "sha256:" + hasher.hexdigest()
+            if layer.blob.digest not in (None, digest):
+                # Let the blob say it in its own words; it reads the same bytes.
+                for _ in layer.blob.chunks():
+                    pass
+            _check(image, layer, digest)
+            yield plain
         return
-    with tempfile.TemporaryFile(prefix="shiplap-layer-") as spool:
+    with spool_file(where) as spool:
         hasher = hashlib.sha256()
         size_bytes = 0
         checked_bytes = 0
@@ -81,11 +100,29 @@ def uncompressed_layer(
                 advance(len(piece))
             spool.flush()
         except OSError as error:
-            raise OutsideFailure(
-                f"{where}: cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to a folder with more room"
-            ) from error
+            raise cannot_spool(where, error) from error
         _check(image, layer, "sha256:" + hasher.hexdigest())
         yield FileSlice(spool.fileno(), 0, size_bytes, where)
+
+
+@contextmanager
+def _unchanged(file: FileSlice, where: str) -> Iterator[None]:
+    """A file that changes while it is read is said to have changed, whatever else went wrong because of it."""
+
+    def state() -> tuple[int, int, int]:
+        status = os.fstat(file.descriptor)
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    before = state()
+    failure: Exception | None = None
+    try:
+        yield
+    except (EOFError, Refused) as error:
+        failure = error
+    if state() != before:
+        raise OutsideFailure(f"{where}: the file was changed while it was being read") from failure
+    if failure is not None:
+        raise failure
 
 
 def _require_room(descriptor: int, where: str) -> int:
@@ -95,6 +132,6 @@ def _require_room(descriptor: int, where: str) -> int:
     if free < _RESERVE_BYTES:
         raise OutsideFailure(
             f"{where}: no room to spool its tar: {free >> 20} MiB are free in {tempfile.gettempdir()}",
-            hint="set TMPDIR to a folder with more room",
+            hint=_MORE_ROOM,
         )
     return (free - _RESERVE_BYTES) // 2 + 1

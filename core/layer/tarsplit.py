@@ -157,7 +157,7 @@ def read_parts(chunks: Iterable[bytes], *, what: str) -> Iterator[Segment | File
             value = json.loads(line)
             part = _part(value)
             position = value["position"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TarSplitCorrupt(f"{what}: line {expected + 1} is not a tar-split entry: {error}") from error
         if position != expected:
             raise TarSplitCorrupt(f"{what}: entry {expected} has position {position!r}")

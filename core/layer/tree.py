@@ -78,11 +78,13 @@ class LayerTree:
             else:
                 stack.pop()
 
-    def measure(self) -> None:
-        """Count ``entries`` and ``size_bytes``."""
+    def measure(self, path_max_bytes: int) -> bytes | None:
+        """Count ``entries`` and ``size_bytes``; stops at the first path over ``path_max_bytes`` and returns it."""
         entries = size_bytes = 0
         seen: set[int] = set()
-        for _, inode in self.walk():
+        for path, inode in self.walk():
+            if len(path) > path_max_bytes:
+                return path
             entries += 1
             if inode.kind is Kind.REGULAR or inode.kind is Kind.SYMLINK:
                 if inode.names > 1:
@@ -91,6 +93,7 @@ class LayerTree:
                     seen.add(id(inode))
                 size_bytes += inode.size_bytes
         self.entries, self.size_bytes = entries, size_bytes
+        return None
 
     def stream(self, prefix: bytes, tar: FileSlice) -> Iterator[Entry]:
         """The tree as entries below ``prefix`` (the root's own path); content is read from ``tar``."""
@@ -100,12 +103,12 @@ class LayerTree:
         below = prefix + b"/" if prefix else b""
         for path, inode in self.walk():
             full = below + path
-            kind, link = inode.kind, inode.link
+            kind, link, device = inode.kind, inode.link, inode.device
             content = None
             if inode.names > 1:
                 first = first_names.setdefault(id(inode), full)
                 if first is not full:
-                    kind, link = Kind.HARDLINK, first
+                    kind, link, device = Kind.HARDLINK, first, (0, 0)
             if kind is Kind.REGULAR:
                 content = FileSlice(tar.descriptor, tar.offset + inode.offset, inode.size_bytes, tar.name)
             yield Entry(
@@ -117,7 +120,7 @@ class LayerTree:
                 inode.mtime_epoch,
                 inode.mtime_nanoseconds,
                 link,
-                inode.device,
+                device,
                 _xattrs(inode) if inode.xattrs and kind is not Kind.HARDLINK else (),
                 content,
             )

@@ -7,8 +7,9 @@ first one found: it runs beside the packing of the tree.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from shiplap.core.entries import CHUNK_BYTES, FileSlice
 from shiplap.core.layer.crc64 import Crc64
@@ -57,8 +58,17 @@ def unpack_layer(
     return builder.finish(), outline
 
 
-def write_tar_split(tar: FileSlice, outline: TarOutline, writer: TarSplitWriter, cancelled: Callable[[], bool] = lambda: False) -> None:
-    """Write the tar-split data of ``tar``. May run in a thread of its own; stops early when ``cancelled``."""
+def write_tar_split(
+    tar: FileSlice,
+    outline: TarOutline,
+    writer: TarSplitWriter,
+    cancelled: Callable[[], bool] = lambda: False,
+    known: Mapping[int, bytes] = MappingProxyType({}),
+) -> None:
+    """Write the tar-split data of ``tar``. May run in a thread of its own; stops early when ``cancelled``.
+
+    ``known``: checksums by data offset that need not be computed again.
+    """
     window = Window(tar)
     done = 0  # everything before this offset is written
 
@@ -78,7 +88,7 @@ def write_tar_split(tar: FileSlice, outline: TarOutline, writer: TarSplitWriter,
             raw(offset + size_bytes)
             continue
         raw(offset)
-        writer.file(name, size_bytes, _checksum(tar, window, offset, size_bytes) if size_bytes else b"")
+        writer.file(name, size_bytes, (known.get(offset) or _checksum(tar, window, offset, size_bytes)) if size_bytes else b"")
         done = offset + size_bytes
     raw(tar.size_bytes)
 

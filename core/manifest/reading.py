@@ -42,7 +42,8 @@ class ManifestUnreadable(Refused):
 def load_manifest(path: Path) -> Manifest:
     """Read and check the manifest at ``path``. Raises ManifestUnreadable and ManifestError."""
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK opening a pipe would wait for a writer before it could be refused.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ManifestUnreadable(f"{path} is not a regular file")
             raw = file.read(MAX_DOCUMENT_BYTES + 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from shiplap.core.jsontext import JsonInvalid, JsonObject, elements, member, parse_object, required
+from shiplap.core.jsontext import JsonInvalid, JsonObject, elements, member, parse_object, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform, PlatformError, parse_platform
 from shiplap.core.sources.files import SourceInvalidContent
@@ -130,7 +130,7 @@ def _diff_ids(config: JsonObject, what: str, limits: Limits) -> tuple[str, ...]:
     rootfs = required(config, "rootfs", dict, what=what)
     kind = required(rootfs, "type", str, what=f"'rootfs' of {what}")
     if kind != "layers":
-        raise SourceInvalidContent(f"{what}: its rootfs has the type {kind!r}, only 'layers' is known")
+        raise SourceInvalidContent(f"{what}: its rootfs has the type '{shown(kind)}', only 'layers' is known")
     diff_ids = elements(member(rootfs, "diff_ids", list, what=f"'rootfs' of {what}") or (), str, what=f"'diff_ids' of {what}")
     if len(diff_ids) > limits.layers:
         raise SourceInvalidContent(
@@ -139,7 +139,7 @@ def _diff_ids(config: JsonObject, what: str, limits: Limits) -> tuple[str, ...]:
         )
     for diff_id in diff_ids:
         if not _DIFF_ID.fullmatch(diff_id):
-            raise SourceInvalidContent(f"{what}: {diff_id!r} is not a diffID", hint="sha256: and 64 lower case hexadecimal digits")
+            raise SourceInvalidContent(f"{what}: '{shown(diff_id)}' is not a diffID", hint="sha256: and 64 lower case hexadecimal digits")
     return tuple(diff_ids)
 
 
@@ -150,8 +150,8 @@ def _platform(config: JsonObject, what: str) -> Platform:
         parts.append(variant)
     try:
         return parse_platform("/".join(parts))
-    except PlatformError as error:
-        raise SourceInvalidContent(f"{what}: {error.message}") from None
+    except PlatformError:
+        raise SourceInvalidContent(f"{what}: '{shown('/'.join(parts))}' is not a platform") from None
 
 
 def _check_types(holder: JsonObject, types: dict[str, str], what: str) -> None:
@@ -161,12 +161,12 @@ def _check_types(holder: JsonObject, types: dict[str, str], what: str) -> None:
         if name is None:
             continue
         if name != key and name in _READ:
-            raise JsonInvalid(f"{what} has the key {key!r}, which engines read as {name!r}")
+            raise JsonInvalid(f"{what} has the key '{shown(key)}', which engines read as {name!r}")
         if types[name] == "time":
             if value is not None:
                 _time(value, what)
         elif not _is(value, types[name]):
-            raise JsonInvalid(f"{key!r} of {what} is not {_article(types[name])}", hint="docker load refuses this image too")
+            raise JsonInvalid(f"{name!r} of {what} is not {_article(types[name])}", hint="docker load refuses this image too")
 
 
 def _is(value: Any, kind: str) -> bool:
@@ -207,4 +207,4 @@ def _time(value: Any, what: str) -> int:
             seconds = (shifted - _EPOCH) // timedelta(seconds=1) - (0 if year else _SECONDS_OF_400_YEARS)
             offset_seconds = offset_hour * 3600 + offset_minute * 60
             return seconds + offset_seconds if match[7] == "-" else seconds - offset_seconds
-    raise JsonInvalid(f"{what}: {value!r:.60} is not a time", hint="times are written as 2024-05-01T12:00:00Z")
+    raise JsonInvalid(f"{what}: '{shown(str(value))}' is not a time", hint="times are written as 2024-05-01T12:00:00Z")

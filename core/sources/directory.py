@@ -9,7 +9,8 @@ from types import TracebackType
 
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure
-from shiplap.core.sources.files import SourceInvalidContent, shown
+from shiplap.core.jsontext import shown
+from shiplap.core.sources.files import SourceInvalidContent
 
 
 class Directory:

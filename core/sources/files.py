@@ -10,6 +10,7 @@ from typing import Protocol
 
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure, Refused
+from shiplap.core.jsontext import shown
 
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _BLOB_PATH = re.compile(r"blobs/(?:sha256/[a-f0-9]{64}|sha512/[a-f0-9]{128})")
@@ -56,11 +57,6 @@ def blob_path(digest: str) -> str:
 def promised_digest(path: str) -> str | None:
     """The digest that a path of the form ``blobs/<algorithm>/<hex>`` promises for its content."""
     return path.removeprefix("blobs/").replace("/", ":") if _BLOB_PATH.fullmatch(path) else None
-
-
-def shown(text: str) -> str:
-    """A text from inside the source, for a message."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def read(files: Files, path: str, *, limit_bytes: int, digest: str | None = None, size_bytes: int | None = None) -> bytes:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from shiplap.core.image import Image, Layer
-from shiplap.core.jsontext import JsonObject, elements, member, parse_object, required
+from shiplap.core.jsontext import JsonObject, elements, member, parse_object, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.sources.config import parse_config
 from shiplap.core.sources.directory import Directory
-from shiplap.core.sources.files import DIGEST, Files, SourceInvalidContent, StoredBlob, blob_path, read, shown
+from shiplap.core.sources.files import DIGEST, Files, SourceInvalidContent, StoredBlob, blob_path, read
 from shiplap.core.sources.outertar import missing, open_tar
 from shiplap.core.sources.selection import Found, choose, full_references
 from shiplap.core.sources.spec import SourceSpec, parse_selector
@@ -71,7 +71,7 @@ def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits)
 
 
 def _images(files: Files, spec: SourceSpec, platform: Platform | None, limits: Limits) -> tuple[Image, ...]:
-    selector = parse_selector(spec.reference, spec.text)
+    selector = parse_selector(spec.reference, spec.text, transport=spec.transport)
     return choose(LayoutReader(files, limits).found(), selector, platform, files.label, spec.public_text)
 
 
@@ -229,9 +229,7 @@ class LayoutReader:
     def _descriptor(self, value: JsonObject, what: str) -> Descriptor:
         digest = required(value, "digest", str, what=what)
         if not DIGEST.fullmatch(digest):
-            raise SourceInvalidContent(
-                f"{what}: {shown(digest[:100])!r} is not a digest that shiplap knows", hint="sha256 and sha512 are known"
-            )
+            raise SourceInvalidContent(f"{what}: '{shown(digest)}' is not a digest that shiplap knows", hint="sha256 and sha512 are known")
         annotations = member(value, "annotations", dict, what=what) or {}
         elements(annotations.values(), str, what=f"'annotations' of {what}")
         platform = _platform(value, what)

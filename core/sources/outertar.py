@@ -15,8 +15,9 @@ from typing import IO
 from shiplap.core.compression import DETECT_BYTES, detect, uncompressed
 from shiplap.core.entries import CHUNK_BYTES, FileSlice
 from shiplap.core.errors import OutsideFailure
+from shiplap.core.jsontext import shown
 from shiplap.core.limits import Limits
-from shiplap.core.sources.files import SourceInvalidContent, shown
+from shiplap.core.sources.files import SourceInvalidContent
 from shiplap.core.tar.reader import TarHeader, read_headers
 from shiplap.core.tar.window import Window
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image, Layer
+from shiplap.core.jsontext import shown
 from shiplap.core.platform import Platform
 from shiplap.core.reference import ReferenceInvalid, parse_reference
 from shiplap.core.sources.config import ImageConfig
-from shiplap.core.sources.files import shown
 from shiplap.core.sources.spec import Selector
 
-_LISTED = 20
+_LISTED_CHARACTERS = 1000
 _BY_POSITION = "choose one by its position: SOURCE:@0, SOURCE:@1, …"
 
 
@@ -67,7 +67,7 @@ class Found:
 
     @property
     def title(self) -> str:
-        return ", ".join(shown(name) for name in self.names) or f"@{self.entry} (no name, {self.config.digest[:19]})"
+        return _listing((shown(name) for name in self.names), most=3) or f"@{self.entry} (no name, {self.config.digest[:19]})"
 
 
 def full_references(names: Iterable[str]) -> tuple[str, ...]:
@@ -165,7 +165,7 @@ def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) 
         if len(linux) != 1:
             what = "images for several platforms" if linux else "no image for linux"
             raise NotInSource(
-                f"{label} has {what}: {_listing(str(there[known]) for known in sorted(there))}",
+                f"{label} has {what}: {_listing(shown(str(there[known])) for known in sorted(there))}",
                 hint="say which one: --platform os/arch, or platform: in the manifest" if linux else None,
             )
         platform = linux[0]
@@ -177,17 +177,26 @@ def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) 
     served = {one.names for one in chosen}
     for one in found:
         if one.names not in served:
-            have = (f"{other.platform}" for other in found if other.names == one.names)
+            have = (shown(str(other.platform)) for other in found if other.names == one.names)
             raise NotInSource(
                 f"{one.title} in {label} is not for {platform}; it is for {_listing(have)}", hint="fetch the image for the right platform"
             )
     for one in chosen:
         if one.is_contradictory:
-            raise NotInSource(f"{one.title} in {label}: the index says {one.platform}, the image itself {one.config.platform}")
+            raise NotInSource(
+                f"{one.title} in {label}: the index says {shown(str(one.platform))}, the image itself {shown(str(one.config.platform))}"
+            )
     return chosen
 
 
-def _listing(titles: Iterable[str]) -> str:
+def _listing(titles: Iterable[str], most: int = 20) -> str:
     unique = list(dict.fromkeys(titles))
-    more = f" and {len(unique) - _LISTED} more" if len(unique) > _LISTED else ""
-    return ", ".join(unique[:_LISTED]) + more
+    fitting = 0
+    length = 0
+    for title in unique[:most]:
+        length += len(title)
+        if fitting and length > _LISTED_CHARACTERS:
+            break
+        fitting += 1
+    more = f" and {len(unique) - fitting} more" if len(unique) > fitting else ""
+    return ", ".join(unique[:fitting]) + more

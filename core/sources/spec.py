@@ -95,7 +95,7 @@ def parse_source(text: str) -> SourceSpec:
         if not location:
             raise SourceInvalid(f"{text!r} names no file", hint=f"write {prefix}:PATH or {prefix}:PATH:REF")
         if colon:
-            parse_selector(reference, text)
+            parse_selector(reference, text, transport=prefix)
         return SourceSpec(prefix, location, reference if colon else None, text)
     if text.startswith("docker://"):
         return SourceSpec("docker", str(parse_reference(text.removeprefix("docker://"))), None, text)
@@ -113,8 +113,11 @@ def parse_source(text: str) -> SourceSpec:
         raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=hint) from error
 
 
-def parse_selector(reference: str | None, text: str) -> Selector | None:
-    """What REF of the source ``text`` selects, None where there is none; raises SourceInvalid."""
+def parse_selector(reference: str | None, text: str, *, transport: str) -> Selector | None:
+    """What REF of the source ``text`` selects, None where there is none; raises SourceInvalid.
+
+    Only OCI layouts have names that are no references.
+    """
     if reference is None:
         return None
     if reference.startswith("@"):
@@ -127,7 +130,7 @@ def parse_selector(reference: str | None, text: str) -> Selector | None:
     try:
         parsed = parse_reference(reference)
     except ReferenceInvalid as error:
-        if _LAYOUT_NAME.fullmatch(reference):
+        if transport != "docker-archive" and _LAYOUT_NAME.fullmatch(reference):
             return Selector(reference)
         raise SourceInvalid(
             f"{text!r}: {reference!r} is not an image reference",

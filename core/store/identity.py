@@ -47,7 +47,7 @@ def _bounded(value: int, what: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StoreIdentity:
-    """Everything that decides a store's bytes, apart from the layers' content behind the digests."""
+    """Everything that decides a store's (or archive's) bytes, apart from the layers' content behind the digests."""
 
     mode: str
     engine: str

@@ -5,7 +5,6 @@ Both take the same layers in the same order, so that one pass over the images fe
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,8 @@ from functools import partial
 from typing import IO, Protocol
 
 from shiplap.core.entries import Entry, FileSlice, Kind
-from shiplap.core.errors import OutsideFailure, Refused
-from shiplap.core.layer.spool import uncompressed_layer
+from shiplap.core.errors import Refused
+from shiplap.core.layer.spool import cannot_spool, spool_file, uncompressed_layer
 from shiplap.core.layer.tarsplit import StoredGzip, TarSplitWriter
 from shiplap.core.layer.tree import LayerTree
 from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
@@ -28,7 +27,8 @@ from shiplap.core.store.model import StoredLayer, unique_layers
 from shiplap.core.tar.records import END_OF_ARCHIVE, write_entry
 
 SQUASHFS_TIME_MAX = (1 << 32) - 1
-SQUASHFS_IDS_MAX = 65536
+# The superblock counts ids with 16 bits: tools write an image with 65,536, and nobody can read it.
+SQUASHFS_IDS_MAX = 65535
 
 
 class TooManyOwners(Refused):
@@ -176,7 +176,7 @@ class _LayerPass:
                 tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
             with progress.task(f"read {label}"):
                 tree, outline = unpack_layer(tar, where=stored.where, epoch=epoch, entries_max=limits.entries, note=progress.note)
-            spool = stack.enter_context(tempfile.TemporaryFile(prefix="shiplap-tar-split-"))
+            spool = stack.enter_context(spool_file(stored.where))
             making = stack.enter_context(_Background(partial(_tar_split, stored, tar, outline, spool)))
             with meter.task(f"pack {label}", len(writers) * tar.size_bytes):
                 for writer in writers:
@@ -214,7 +214,5 @@ def _tar_split(stored: StoredLayer, tar: FileSlice, outline: TarOutline, spool: 
         gzip.close()
         spool.flush()
     except OSError as error:
-        raise OutsideFailure(
-            f"{stored.where}: cannot spool to {tempfile.gettempdir()}: {error.strerror}", hint="set TMPDIR to a folder with more room"
-        ) from error
+        raise cannot_spool(stored.where, error) from error
     return FileSlice(spool.fileno(), 0, gzip.written_bytes, "tar-split data")

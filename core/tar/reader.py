@@ -26,6 +26,7 @@ _DECIMAL = re.compile(rb"[+-]?[0-9]+")
 _PAX_LENGTH = re.compile(rb"\+?[0-9]+")
 _INT64_MAX = (1 << 63) - 1
 _XATTR = b"SCHILY.xattr."
+_SPARSE_PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
 
 
 class TarCorrupt(Refused):
@@ -102,9 +103,15 @@ def _text(field: bytes) -> bytes:
 
 
 def _decimal(text: bytes, key: str) -> int:
-    if not _DECIMAL.fullmatch(text) or len(text) > 20 or not -_INT64_MAX - 1 <= int(text) <= _INT64_MAX:
-        raise ValueError(f"pax record {key} holds {printable(text[:40])!r}")
-    return int(text)
+    if _DECIMAL.fullmatch(text) and len(text.lstrip(b"+-0")) < 20 and -_INT64_MAX - 1 <= _whole(text) <= _INT64_MAX:
+        return _whole(text)
+    raise ValueError(f"pax record {key} holds {printable(text[:40])!r}")
+
+
+def _whole(text: bytes) -> int:
+    """Digits after a sign, perhaps. Any number of leading zeros is fine, which Python's own ``int`` limits."""
+    value = int(text.lstrip(b"+-0") or b"0")
+    return -value if text.startswith(b"-") else value
 
 
 def _pax_time(text: bytes) -> tuple[int, int]:
@@ -123,13 +130,14 @@ def _pax_time(text: bytes) -> tuple[int, int]:
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
     """Records of a pax header, the last of a key winning; raises ValueError."""
     records: dict[bytes, bytes] = {}
+    sparse_map: list[bytes] = []
     position = 0
     while position < len(data):
-        space = data.find(b" ", position, position + 21)
+        space = data.find(b" ", position)
         length = data[position:space] if space >= 0 else b""
-        if not _PAX_LENGTH.fullmatch(length):
+        if not _PAX_LENGTH.fullmatch(length) or len(length.lstrip(b"+0")) > 7:
             raise ValueError("a pax record has no length")
-        end = position + int(length)
+        end = position + _whole(length)
         if end - position < 5 or end > len(data) or end - 1 <= space or data[end - 1] != 0x0A:
             raise ValueError("a pax record's length is wrong")
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
@@ -137,8 +145,16 @@ def parse_pax(data: bytes) -> dict[bytes, bytes]:
             raise ValueError("a pax record has no key")
         if b"\0" in (value if key in (b"path", b"linkpath", b"uname", b"gname") else key):
             raise ValueError(f"pax record {printable(key)} has a NUL byte")
-        records[key] = value
         position = end
+        if key in _SPARSE_PAIR:
+            # GNU's format 0.0 repeats two keys in turn; Go makes one map of them, as format 0.1 has it.
+            if key != _SPARSE_PAIR[len(sparse_map) % 2] or b"," in value:
+                raise ValueError("the pax records of a GNU sparse file are out of order")
+            sparse_map.append(value)
+        else:
+            records[key] = value
+    if sparse_map:
+        records[b"GNU.sparse.map"] = b",".join(sparse_map)
     return records
 
 
@@ -231,6 +247,8 @@ def read_headers(data: RandomAccess, *, what: str = "tar") -> Iterator[TarHeader
                 if len(block) < BLOCK_BYTES:
                     raise ValueError("it ends inside a header")
                 fields = _fields(block)
+                if fields.size_bytes < 0 and fields.typeflag not in _HEADER_ONLY:
+                    raise ValueError("a size is negative")
                 position += BLOCK_BYTES
                 if fields.typeflag not in b"xgLK" or not fields.typeflag:
                     break
@@ -243,8 +261,9 @@ def read_headers(data: RandomAccess, *, what: str = "tar") -> Iterator[TarHeader
                 elif fields.typeflag == b"x":
                     pax = parse_pax(meta)
                 else:
-                    _merge(fields, parse_pax(meta), start, position)
-                    yield TarHeader(fields.name, b"g", b"", 0, 0, 0, 0, 0, 0, 0, 0, (), False, start, position, 0)
+                    # Only its name counts, for whoever wants every name once; a record can change it.
+                    name = _merge(fields, parse_pax(meta), start, position).name
+                    yield TarHeader(name, b"g", b"", 0, 0, 0, 0, 0, 0, 0, 0, (), False, start, position, 0)
                     start, pax, long_name, long_link = position, {}, b"", b""
             header = _merge(fields, pax, start, position)
             if long_name or long_link:
@@ -288,7 +307,7 @@ def _is_sparse(pax: dict[bytes, bytes]) -> bool:
     version = (pax.get(b"GNU.sparse.major", b""), pax.get(b"GNU.sparse.minor", b""))
     if version != (b"", b""):
         return version in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0"))
-    return bool(pax.get(b"GNU.sparse.map")) or b"GNU.sparse.offset" in pax or b"GNU.sparse.numbytes" in pax
+    return bool(pax.get(b"GNU.sparse.map"))
 
 
 def _merge(fields: _Fields, pax: dict[bytes, bytes], start: int, data_offset: int) -> TarHeader:

@@ -115,6 +115,7 @@ def write_entry(entry: Entry, write: Callable[[bytes], object]) -> None:
         if header or (not left and padding):
             piece = b"".join((header, piece, b"" if left else padding))
             header = b""
+            padding = padding if left else b""
         write(piece)
     if left:
         raise EOFError(f"the content of {entry.path!r} is {left} bytes off its stated size")

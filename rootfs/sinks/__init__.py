@@ -11,6 +11,8 @@ from shiplap.core.errors import OutsideFailure
 from shiplap.rootfs.sinks.mksquashfs import Mksquashfs
 from shiplap.rootfs.sinks.options import LEVELS, Sink, SquashfsOptions, SquashfsOptionsError, Write, check_options
 from shiplap.rootfs.sinks.tar2sqfs import Tar2sqfs
+from shiplap.rootfs.squashfs.file import SquashfsError, open_image_file
+from shiplap.rootfs.squashfs.superblock import read_superblock
 
 __all__ = ["LEVELS", "TOOLS", "SquashfsOptions", "SquashfsOptionsError", "Write", "check_options", "describe_tool", "open_sink"]
 
@@ -31,6 +33,7 @@ def open_sink(options: SquashfsOptions, output: Path) -> Iterator[Write]:
     try:
         with sink.open(options, output) as write:
             yield write
+        _check_image(options, output)
         _sync(output)
     except BaseException:
         output.unlink(missing_ok=True)
@@ -56,6 +59,25 @@ def _sink(options: SquashfsOptions) -> Sink:
     if options.tool not in TOOLS:
         raise SquashfsOptionsError(f"{options.tool!r} is no SquashFS tool that shiplap knows", hint="write one of " + ", ".join(TOOLS))
     return TOOLS[options.tool]
+
+
+def _check_image(options: SquashfsOptions, output: Path) -> None:
+    """What the tool left must be an image, and the one that was asked for.
+
+    Seen: with 65,536 different owners both tools end well and leave an image that counts 0 of them
+    (16 bits in the superblock), which nothing can mount.
+    """
+    try:
+        with open_image_file(output) as file:
+            made = read_superblock(file)
+    except SquashfsError as error:
+        raise OutsideFailure(f"{options.tool} ended well but left an image that cannot be read: {error.message}") from error
+    asked = (options.compression, options.block_size_bytes, options.epoch)
+    if (made.compressor, made.block_size_bytes, made.mtime_epoch) != asked:
+        raise OutsideFailure(
+            f"{options.tool} did not follow its options: the image has {made.compressor}, blocks of {made.block_size_bytes} bytes"
+            f" and the time {made.mtime_epoch}, asked for were {options.compression}, {options.block_size_bytes} and {options.epoch}"
+        )
 
 
 def _sync(output: Path) -> None:

@@ -26,12 +26,12 @@ def pipe_to(argv: Sequence[str]) -> Iterator[Write]:
     """Run a tool that reads its standard input and says nothing when all is well; yields the write function."""
     with run.feed(argv, silent=True) as pipe:
         _widen(pipe)
-        buffer = _Buffer(pipe)
+        buffer = PipeBuffer(pipe)
         yield buffer.write
         buffer.flush()
 
 
-class _Buffer:
+class PipeBuffer:
     """Thousands of small records become few writes, and partial writes are finished."""
 
     def __init__(self, pipe: IO[bytes]) -> None:

@@ -15,7 +15,7 @@ from shiplap.rootfs.squashfs.metadata import LookupTable, MetadataArea
 _STORED = 1 << 24
 _FRAGMENT = struct.Struct("<QII")
 _CACHED_FRAGMENTS = 4
-_SIZES_AT_ONCE = 1024
+_WORDS_AT_ONCE = 1024
 
 
 class DataBlocks:
@@ -34,7 +34,7 @@ class DataBlocks:
     def chunks(self, data: FileData, path: bytes) -> Iterator[bytes]:
         """The file's bytes, block by block; raises SquashfsError naming ``path``."""
         position, left = data.start, data.size_bytes
-        for number, word in enumerate(self._sizes(data)):
+        for number, word in enumerate(self.words(data)):
             expected = min(self.block_size_bytes, left)
             if word:
                 yield self._block(position, word, expected, f"{_named(path)}: block {number}")
@@ -45,12 +45,13 @@ class DataBlocks:
         if left:
             yield self._tail(data, left, path)
 
-    def _sizes(self, data: FileData) -> Iterator[int]:
+    def words(self, data: FileData) -> Iterator[int]:
+        """The words with the stored sizes of a file's blocks (0 for a sparse one; bit 24 for an uncompressed one)."""
         if not data.block_count:
             return
-        cursor = self._inodes.cursor(data.sizes_reference)
-        for start in range(0, data.block_count, _SIZES_AT_ONCE):
-            count = min(_SIZES_AT_ONCE, data.block_count - start)
+        cursor = self._inodes.cursor(data.words_reference)
+        for start in range(0, data.block_count, _WORDS_AT_ONCE):
+            count = min(_WORDS_AT_ONCE, data.block_count - start)
             yield from struct.unpack(f"<{count}I", cursor.take(4 * count))
 
     def _block(self, position: int, word: int, expected: int | None, what: str) -> bytes:

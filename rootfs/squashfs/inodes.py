@@ -43,14 +43,14 @@ class FileData:
     """Where a regular file's bytes lie.
 
     ``start``: first data block. ``fragment``: number of the fragment block with the file's tail, or None.
-    ``sizes_reference``: where the ``block_count`` words with the blocks' stored sizes lie in the inode area;
+    ``words_reference``: where the ``block_count`` words with the blocks' stored sizes lie in the inode area;
     they are read with the content, because a sparse file can have very many.
     """
 
     size_bytes: int
     start: int
     block_count: int
-    sizes_reference: int
+    words_reference: int
     fragment: int | None
     fragment_offset: int
 

@@ -45,9 +45,9 @@ def _bash() -> None:
 def test_bash_registers_the_completion_of_the_printed_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
-    done = subprocess.run(["bash", "--norc", "-c", "source /dev/stdin; complete -p shiplap"], input=script, capture_output=True, text=True, check=True)
-    assert done.stdout == "complete -F _shiplap shiplap\n"
-    assert done.stderr == ""
+    question = ["bash", "--norc", "-c", "source /dev/stdin; complete -p shiplap"]
+    done = subprocess.run(question, input=script, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("complete -F _shiplap shiplap\n", "")
 
 
 def test_every_verb_is_offered_and_narrowed_by_what_is_typed(tmp_path: Path) -> None:
@@ -98,15 +98,14 @@ def test_the_other_shells_accept_their_script(shell: str, capsys: pytest.Capture
         assert verb in script.read_text()
     if shutil.which(shell) is None:
         missing(shell, f"{shell} is not installed")
-    done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)})
+    at_home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True, check=False, env=at_home)
     assert (done.returncode, done.stderr) == (0, "")
     questions = {
         "fish": f"source {script}; complete -C 'shiplap verity dump --jso'; complete -C 'shiplap comp'",
         "zsh": f"autoload -U compinit; compinit -u -d {tmp_path}/dump; source {script}; print $_comps[shiplap]",
     }
-    done = subprocess.run(
-        [shell, "-c", questions[shell]], capture_output=True, text=True, check=False, env={**os.environ, "HOME": str(tmp_path)}
-    )
+    done = subprocess.run([shell, "-c", questions[shell]], capture_output=True, text=True, check=False, env=at_home)
     assert ("--json" in done.stdout and "completion" in done.stdout) if shell == "fish" else done.stdout == "_shiplap\n"
 
 

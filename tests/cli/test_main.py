@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures("_probe")
         ("readonly", 2, "/usr/x: Read-only file system", "shiplap needs no root"),
         ("absent", 2, "/caf\\udce9: No such file or directory", None),
         ("rename", 2, "a → b: File exists", None),
+        ("module", 3, "the Python module yaml is not installed", "pip install PyYAML, or on Debian: apt-get install python3-yaml"),
         ("memory", 1, "out of memory", None),
         ("ctrl-c", 130, "interrupted", None),
     ],
@@ -206,6 +207,7 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path: Path) -> None:
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
+        assert process.stderr.read() == "error: interrupted (SIGINT)\n"
 
 
 def test_signal_handlers_are_the_callers_again_afterwards() -> None:

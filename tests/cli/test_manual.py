@@ -24,7 +24,7 @@ def test_the_committed_reference_is_what_the_parsers_say(name: str) -> None:
 def test_every_verb_names_itself_and_says_what_it_does() -> None:
     for name in verbs.VERBS:
         verb = verbs.load(name)
-        assert verb.NAME == name
+        assert name == verb.NAME
         assert 10 < len(verb.SUMMARY) <= 100
         assert "\n" not in verb.SUMMARY
         assert f"shiplap {name}" in verb.EXAMPLES

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
+import termios
 import threading
 
 import pytest
@@ -164,3 +169,22 @@ def test_quiet_shows_no_task_and_an_unknown_word_is_a_bug() -> None:
     assert stream.getvalue() == ""
     with pytest.raises(ValueError, match="loud"):
         renderer("loud", stream)
+
+
+@pytest.mark.parametrize(("columns", "width"), [(200, 63), (40, 39), (0, 63), (5, 19)])
+def test_the_moving_line_never_wraps_and_a_terminal_without_a_size_counts_as_eighty_columns(columns: int, width: int) -> None:
+    main, side = pty.openpty()
+    try:
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        with os.fdopen(os.dup(side), "w") as stream:
+            clock = Clock()
+            with Terminal(stream, clock=clock).task("layer 1/2", 100 << 20) as task:
+                clock.now += 1.5
+                task.advance(25 << 20)
+                seen = b""
+                while seen.count(b"\x1b[K") < 2:  # the terminal delivers in pieces of its own
+                    seen += os.read(main, 4096)
+    finally:
+        os.close(side)
+        os.close(main)
+    assert len(seen.decode().split("\r")[-1].removesuffix("\x1b[K")) == width

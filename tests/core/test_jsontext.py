@@ -18,12 +18,13 @@ def parse(raw: bytes) -> dict[str, object]:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 60), 1 << 60) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers(-(1 << 60), 1 << 60) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=12,
 )
 
 
-@given(st.dictionaries(st.text(), json_values))
+@given(st.dictionaries(st.text(max_size=9), json_values, max_size=4))
 def test_what_json_writes_is_read(value: dict[str, object]) -> None:
     assert parse(json.dumps(value).encode()) == value
     assert parse(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) is not None
@@ -134,6 +135,8 @@ def test_a_member_of_another_type_is_refused_and_null_is_absence(value: object, 
 
 def test_elements_checks_every_one() -> None:
     assert elements(["a", "b"], str, what="a list") == ["a", "b"]
-    for bad in ([1], ["a", None], [True]):
+    for bad in ([1], ["a", None], [True], [[]]):
         with pytest.raises(JsonInvalid, match="a list"):
-            elements(bad, int if bad == [True] else str, what="a list")
+            elements(bad, str, what="a list")
+    with pytest.raises(JsonInvalid, match="a list"):
+        elements([1, True], int, what="a list")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from manifests import DIGEST, SMALLEST, buildable, whole
+from shiplap.core.libarchive import COMPRESSIONS
 from shiplap.core.limits import Limits
 from shiplap.core.manifest import (
     ImageRequest,
@@ -18,14 +19,19 @@ from shiplap.core.manifest import (
     ManifestUnreadable,
     Overrides,
     defaults,
+    json_schema,
     load_manifest,
     parse_manifest,
     resolve,
     to_data,
 )
+from shiplap.core.manifest.checks import _ARCHIVE_HIGHEST, _MAX_BLOCK_BYTES, _MIN_BLOCK_BYTES, IN_THIS_RELEASE, SQUASHFS_LEVELS
 from shiplap.core.manifest.model import ArchiveSettings, SquashfsSettings, VeritySettings
 from shiplap.core.platform import Platform
 from shiplap.core.reference import parse_reference
+from shiplap.rootfs.sinks import LEVELS, TOOLS
+from shiplap.rootfs.sinks.options import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES
+from shiplap.verity.parameters import DIGEST_BYTES
 
 
 def parsed(data: dict[str, Any]) -> Any:
@@ -151,7 +157,8 @@ name: again
         "  shiplap.yaml:15:9: driver: `vfs` is not yet implemented in this release",
         "  shiplap.yaml:16:37: squashfs.level: xz has no level in SquashFS: leave the key out",
         "  shiplap.yaml:16:53: squashfs.block-size: `100K` is not a power of two from 4K to 1M",
-        "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker, where the engine would hide or delete it",
+        "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker,"
+        " where the engine would hide or delete it",
         "  shiplap.yaml:18:24: budget.store-image: `200MB`: write a size such as 128K, 256M, 16G or 131072 (K, M and G are powers of 1024)",
         "  shiplap.yaml:20:3: containers: not yet implemented in this release",
         "  shiplap.yaml:20:43: `no` is true or false in YAML 1.1 and text in YAML 1.2: write true or false, or quote it",
@@ -169,7 +176,7 @@ name: again
         ("images", [{"ref": "UPPER/case"}], "images[0].ref", "lower case"),
         ("images", [{"ref": "a b"}], "images[0].ref", "is not an image reference"),
         ("images", [{"ref": "a:1", "from": "docker-archive:"}], "images[0].from", "names no file"),
-        ("images", [{"ref": "a:1", "from": "docker-archiv:x.tar"}], "images[0].from", "did you mean docker-archive:?"),
+        ("images", [{"ref": "a:1", "from": "docker-archiv:./x.tar"}], "images[0].from", "did you mean docker-archive:?"),
         ("images", [{"ref": "a"}, {"ref": "a:latest"}], "images[1].ref", "the same reference as that of images[0]"),
         ("driver", "overlay", "driver", "is no driver of docker; it has overlay2, vfs, containerd"),
         ("mode", "archive", "outputs[0]", "`squashfs` does not exist in mode archive, which has tar"),
@@ -194,8 +201,10 @@ def test_what_a_schema_cannot_say_is_checked_too(path: str, value: Any, where: s
 
 @pytest.mark.parametrize(
     "path",
-    ["/usr/share/", "/", "", "usr/share", "/usr//share", "/usr/./share", "/usr/../share", "/usr/share/a b", "/usr/share\n", "/usr/sh:are"]
-    + ["/usr/$HOME", "/usr/.hidden", "/usr/ü", "/" + "a" * 200],
+    [
+        *("/usr/share/", "/", "", "usr/share", "/usr//share", "/usr/./share", "/usr/../share", "/usr/.hidden"),
+        *("/usr/share/a b", "/usr/share\n", "/usr/sh:are", "/usr/$HOME", "/usr/ü", "/" + "a" * 200),
+    ],
 )
 def test_a_store_path_is_absolute_clean_and_plain(path: str) -> None:
     assert [where for where, _ in problems(changed("store-path", path))] == ["store-path"]
@@ -287,6 +296,18 @@ def test_without_a_file_images_come_from_the_command_line() -> None:
     manifest = resolve(defaults(), Overrides(images=(request,)))
     assert manifest.images == (request,)
     assert manifest == dataclasses.replace(defaults(), images=(request,))
+
+
+def test_the_manifest_and_those_who_do_the_work_agree_on_what_there_is() -> None:
+    schema = json_schema()
+    squashfs, archive = (schema["$defs"][key]["properties"] for key in ("squashfs", "archive"))
+    assert {name: SQUASHFS_LEVELS.get(name) for name in squashfs["compression"]["enum"]} == LEVELS
+    assert (_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES) == (SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES)
+    assert set(TOOLS) == set(IN_THIS_RELEASE["squashfs.tool"])
+    assert set(schema["$defs"]["verity"]["properties"]["hash"]["enum"]) <= set(DIGEST_BYTES)
+    assert set(archive["compression"]["enum"]) <= set(COMPRESSIONS)
+    for name, highest in _ARCHIVE_HIGHEST.items():
+        assert highest == max(COMPRESSIONS[name].levels, default=0)
 
 
 def test_a_file_that_is_not_there_a_folder_and_a_pipe_are_refused(tmp_path: Path) -> None:

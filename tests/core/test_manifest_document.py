@@ -127,7 +127,7 @@ def test_places_count_from_one_and_point_at_values_and_keys() -> None:
         (b'a: "\\0"\n', (1, 4), "control character U+0000"),
         (b'a: "\\e[2J"\n', (1, 4), "control character U+001B"),
         (b'a: "\\ud800"\n', (1, 4), "control character U+D800"),
-        (b'a: "\\UFFFFFFFF"\n', (1, 6), "out of range"),
+        (b'a: "\\UFFFFFFFF"\n', (1, 7), "out of range"),
         (b"%YAML 1." + b"9" * 5000 + b"\n---\na: 1\n", (1, 9), "out of range"),
         (b"%YAML 2.0\n---\na: 1\n", (1, 1), "incompatible YAML document"),
         (b"a: @x\n", (1, 4), "not YAML"),
@@ -151,10 +151,8 @@ def test_a_byte_order_mark_of_utf_8_is_no_part_of_the_text() -> None:
 
 
 def bomb() -> bytes:
-    lines = [b"a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    for level in range(1, 30):
-        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]".encode())
-    return b"\n".join(lines)
+    above = (f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 30))
+    return "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]", *above]).encode()
 
 
 @pytest.mark.parametrize(

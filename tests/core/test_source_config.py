@@ -1,4 +1,7 @@
-"""The image config as the engines read it. What is refused here was refused by a real `docker load` (20.10), unless a comment says otherwise."""
+"""The image config as the engines read it.
+
+What is refused here was refused by a real `docker load` (20.10), unless a comment says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +64,20 @@ def test_created_is_read_in_whole_seconds(created: str | None, epoch: int | None
 
 @pytest.mark.parametrize(
     "created",
-    ["yesterday", "", 5, "2024-05-01", "2024-05-01T12:00:60Z", "2023-02-29T00:00:00Z", "10000-01-01T00:00:00Z", "2024-05-01t12:00:00z"]
-    # Newer Go is stricter than that of Docker 20.10, which took these.
-    + ["2024-05-01T12:00:00,5Z", "2024-05-01T12:00:00+24:00", "2024-05-01T12:00:00\u0660Z"],
+    [
+        "yesterday",
+        "",
+        5,
+        "2024-05-01",
+        "2024-05-01T12:00:60Z",
+        "2023-02-29T00:00:00Z",
+        "10000-01-01T00:00:00Z",
+        "2024-05-01t12:00:00z",
+        # Newer Go is stricter than that of Docker 20.10, which took these.
+        "2024-05-01T12:00:00,5Z",
+        "2024-05-01T12:00:00+24:00",
+        "2024-05-01T12:00:00\u0660Z",
+    ],
 )
 def test_a_time_that_go_cannot_read_is_refused(created: object) -> None:
     with pytest.raises(Refused, match="the config"):

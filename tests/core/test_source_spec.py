@@ -54,6 +54,7 @@ def test_a_source_is_taken_apart(text: str, transport: str, location: str, refer
         "docker-archive:app.tar:@sha256:abc",
         "docker-archive:app.tar:@99999999999999999999",
         "docker-archive:/a:b/app.tar:app:1",
+        "docker-archive:app.tar:v1+build",
         "oci:layout:a//b",
         "oci:layout:-x",
         "docker://",
@@ -112,13 +113,15 @@ def test_the_public_text_has_no_folder_of_this_machine(text: str, public: str) -
 
 
 def test_selectors_tell_positions_digests_and_names_apart() -> None:
-    position, digest, name, tag = (parse_selector(ref, "x") for ref in ("@3", f"@sha256:{HEX}", f"app:1@sha256:{HEX}", "v1+x"))
+    position, digest, name, tag = (
+        parse_selector(ref, "x", transport="oci") for ref in ("@3", f"@sha256:{HEX}", f"app:1@sha256:{HEX}", "v1+x")
+    )
     assert position is not None and digest is not None and name is not None and tag is not None
     assert (position.position, position.digest) == (3, None)
     assert (digest.position, digest.digest, digest.reference) == (None, f"sha256:{HEX}", None)
     assert name.digest == f"sha256:{HEX}" and name.reference is not None
     assert (tag.text, tag.reference, tag.digest) == ("v1+x", None, None)
-    assert parse_selector(None, "x") is None
+    assert parse_selector(None, "x", transport="oci") is None
 
 
 @given(st.text(max_size=60) | st.text(alphabet="docker-archive:oci@0123/.sha256", max_size=40))

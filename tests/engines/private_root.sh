@@ -1,12 +1,12 @@
 #!/bin/sh
 # Process 1 of a private root: mounts, then `ready` on standard output, then sleep. Started by privateroot.py and the quickstart as
-#   unshare --mount --pid --fork --kill-child --propagation private sh private_root.sh BASE SCRATCH [--bind DIR]... [--image FILE DIR]... [-- COMMAND...]
+#   unshare --mount --pid --fork --kill-child --propagation unchanged \
+#       sh private_root.sh BASE SCRATCH [--bind DIR | --tmpfs DIR | --image SQUASHFS DIR]... [-- COMMAND...]
 # BASE is the root to show (/ or an unpacked distribution), SCRATCH an empty directory. With a COMMAND, that is run instead of sleeping.
 #
 # Why an overlay of BASE and not a bind mount:
 # - nothing is ever created on the host: mount points, /etc/docker/key.json, /run/containerd all land in a tmpfs;
-# - the new root is a mount point, so runc's pivot_root works also when the caller itself sits in a chroot, where a plain
-#   `unshare --mount` leaves / inside some mount and runc fails with "invalid argument".
+# - the new root is a mount point, as runc's pivot_root needs it, also when the caller itself sits in a chroot.
 # Measured: overlayfs mounts over ext4 and over tmpfs, loop devices come from devtmpfs, and dockerd's overlay2 works below it as long as
 # its data-root is a bind mount of a real file system or a tmpfs: overlay's own upper directory cannot lie on an overlay.
 set -eu
@@ -14,6 +14,13 @@ PATH=$PATH:/usr/sbin:/sbin
 
 base=$1 scratch=$2
 shift 2
+
+# Nothing mounted here may show outside. In a chroot / is no mount point and cannot be made private from inside; entering our own mount
+# namespace anew starts at its real root, which can.
+mount --make-rprivate / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt mount --make-rprivate / || {
+    echo "private_root.sh: cannot make mounts private; in a chroot, mount /proc first" >&2
+    exit 1
+}
 
 mount -t tmpfs -o mode=0755 shiplap-private-root "$scratch"
 mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
@@ -60,7 +67,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
             ;;
         --image)
             mkdir -p "$root$3"
-            mount -o loop,ro "$2" "$root$3"
+            mount -o loop,ro "$2" "$root$3" || { echo "private_root.sh: cannot mount $2" >&2; exit 1; }
             shift 3
             ;;
         --tmpfs)
@@ -77,16 +84,22 @@ done
 
 cd "$root"
 mkdir -p .host
-pivot_root . .host
-cd /
-umount -l /.host
-rmdir /.host
+if pivot_root . .host 2>/dev/null; then
+    cd /
+    umount -l /.host
+    rmdir /.host
+    enter=
+else
+    # In a chroot pivot_root does not work; a chroot into a mount point is as good for runc, which looks at nothing above.
+    rmdir .host
+    enter="chroot $root"
+fi
 
 if [ $# -gt 1 ]; then
     shift
-    exec "$@"
+    exec $enter "$@"
 fi
 # Orphans come to process 1; a process that ignores SIGCHLD never has to reap them, and exec keeps that.
 trap '' CHLD
 echo ready
-exec sleep infinity
+exec $enter sleep infinity

@@ -69,7 +69,7 @@ class PrivateRoot:
         try:
             self._process = subprocess.Popen(
                 # pdeathsig: when the test run itself is killed, the namespaces go with it.
-                ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private",
+                ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "unchanged",
                  "sh", str(HERE / "private_root.sh"), str(self.base), str(self._scratch), *extra],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
             )  # fmt: skip
@@ -94,7 +94,7 @@ class PrivateRoot:
 
     def argv(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command that runs ``argv`` inside."""
-        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--", *(os.fspath(one) for one in argv)]
+        return ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--root", "--wd", "--", *(os.fspath(one) for one in argv)]
 
     def run(
         self,

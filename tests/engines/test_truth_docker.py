@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import images
@@ -15,7 +16,6 @@ from engines.dockerd import Dockerd
 from engines.installations import Installation
 from engines.overlay2 import dump_overlay2, layer_metadata
 from engines.treerecords import Record, differences, records_of_entries
-
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import Refused
 from shiplap.core.image import chain_ids
@@ -53,11 +53,14 @@ def truth(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
             spec = ImageSpec([images.BASE, *(case.layer for case in some)], tags=[f"same:{start}"])
             engine.docker("load", "-i", docker_archive(workdir / "same.tar", [spec]))
             found.chains.update(zip((case.name for case in some), chain_ids(tuple(spec.diff_ids))[1:], strict=True))
-        for case in (*images.SAME, *images.REFUSED, *images.STRICTER):
-            if case not in same and case.verdict(found.major, "") != "hangs":
-                found.refusals[case.name] = _refusal(engine, [images.BASE, case.layer])
-        for layers in (MAX_LAYERS, MAX_LAYERS + 1):
-            found.refusals[str(layers)] = _refusal(engine, images.depth(layers))
+        alone = {
+            case.name: [images.BASE, case.layer]
+            for case in (*images.SAME, *images.REFUSED, *images.STRICTER)
+            if case not in same and case.verdict(found.major, "") != "hangs"
+        }
+        alone |= {str(layers): images.depth(layers) for layers in (MAX_LAYERS, MAX_LAYERS + 1)}
+        with ThreadPoolExecutor(4) as pool:  # the engine waits for the disk most of the time
+            found.refusals.update(zip(alone, pool.map(lambda item: _refusal(engine, *item), alone.items()), strict=True))
         engine.stop()
         found.trees = dump_overlay2(engine.data_root)
         found.metadata = layer_metadata(engine.data_root)
@@ -65,8 +68,10 @@ def truth(installation: Installation, tmp_path_factory: pytest.TempPathFactory) 
     shutil.rmtree(workdir)  # hundreds of layers, with the oddest names
 
 
-def _refusal(engine: Dockerd, layers: list[bytes]) -> str | None:
-    done = engine.docker("load", "-i", docker_archive(engine.workdir / "one.tar", [ImageSpec(layers, tags=["one:1"])]), check=False)
+def _refusal(engine: Dockerd, name: str, layers: list[bytes]) -> str | None:
+    archive = engine.workdir / f"{sha256(name.encode())[7:]}.tar"
+    done = engine.docker("load", "-i", docker_archive(archive, [ImageSpec(layers, tags=["one:1"])]), check=False)
+    archive.unlink()
     return (done.stdout + done.stderr).decode(errors="replace") if done.returncode else None
 
 

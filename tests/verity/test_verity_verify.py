@@ -8,8 +8,10 @@ import pytest
 from hashtrees import UUID, content, parameters, tool
 from requirement import require
 from shiplap.core.errors import Refused
+from shiplap.verity import blocks
 from shiplap.verity.data import UnprotectedBytes
 from shiplap.verity.format import format_file, planned_tree
+from shiplap.verity.levels import DATA, level_hashing
 from shiplap.verity.superblock import UnfitSuperblock
 from shiplap.verity.verify import BAD_BLOCKS_MAX, BadBlock, UnfitRootHash, covering_tree, read_superblock, verify_file
 
@@ -123,6 +125,18 @@ def test_a_wholly_different_file_gives_a_bounded_list(tmp_path: Path):
     sealed.data.write_bytes(content(20_000 * 512, seed=2))
     found = sealed.verify()
     assert names(found) == [("data", None, index) for index in range(BAD_BLOCKS_MAX)]
+
+
+def test_one_share_reports_no_more_differences_than_its_limit(sealed: Sealed):
+    """The bound on memory: a hostile pair of files has as many differences as blocks."""
+    sealed.data.write_bytes(content(BLOCKS * 512, seed=2))
+    work = level_hashing(sealed.layout, DATA, differences_limit=3)
+    assert work.shares == 1
+    said: list[tuple[int, int]] = []
+    with sealed.data.open("rb") as data, sealed.tree.open("rb") as tree:
+        blocks.hash_share(work, 0, data.fileno(), tree.fileno(), lambda *record: said.append(record))
+    assert [value for code, value in said if code == blocks.CHILD_DIFFERS] == [0, 1, 2]
+    assert sum(value for code, value in said if code == blocks.DONE_BYTES) == BLOCKS * 512
 
 
 def test_a_flip_in_the_top_block_above_data_is_told_from_a_wrong_root_hash(tmp_path: Path):
