@@ -27,11 +27,11 @@ from shiplap.core.errors import ProgramMissing
 Deflate = Callable[[bytes, int, int], bytes | None]
 """``deflate(data, start, end)``: ``data[start:end]`` compressed, or None where that would not be smaller."""
 
-DEFAULT_LEVELS: dict[str, tuple[int, int, int] | None] = {
+LEVELS: dict[str, tuple[int, int, int] | None] = {
     "zstd": (15, 1, 22),
     "gzip": (9, 1, 9),
     "xz": None,
-    "lz4": (12, 0, 12),
+    "lz4": (9, 0, 12),
     "none": None,
 }
 """What the door can do: default, lowest and highest level, or None where there is none. lz4 0 is its fast mode, the others LZ4HC."""
@@ -66,11 +66,11 @@ class Compressor:
 
 
 def compressor(name: str, level: int | None, block_size_bytes: int) -> Compressor:
-    """The compressor ``name`` (a key of DEFAULT_LEVELS); the caller has checked the level.
+    """The compressor ``name`` (a key of LEVELS); the caller has checked the level.
 
     Raises ProgramMissing naming the package of the shared library that this machine lacks.
     """
-    levels = DEFAULT_LEVELS[name]
+    levels = LEVELS[name]
     if level is None:
         level = levels[0] if levels else _NOT_A_LEVEL
     return _MAKERS[name](level, block_size_bytes)

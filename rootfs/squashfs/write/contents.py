@@ -28,18 +28,17 @@ class ContentWriter:
     """Stores contents. Equal ones are found by SHA-256, runs and tails each for themselves.
 
     Each content is read once; a second time only when it begins like an earlier one of the same length and then
-    turns out to be another. ``tails``: whether the last, short block of a larger file goes into a fragment.
-    ``fragment_limit_bytes``: a longer tail gets a block of its own.
+    turns out to be another. ``tails``: whether the last, short block of a larger file may go into a fragment.
     """
 
-    def __init__(
-        self, blocks: BlockWriter, fragments: FragmentWriter, block_size_bytes: int, *, tails: bool, fragment_limit_bytes: int | None = None
-    ) -> None:
+    def __init__(self, blocks: BlockWriter, fragments: FragmentWriter, block_size_bytes: int, *, tails: bool) -> None:
         self._blocks = blocks
         self._fragments = fragments
         self._block_size_bytes = block_size_bytes
         self._tails = tails
-        self._fragment_limit_bytes = block_size_bytes if fragment_limit_bytes is None else fragment_limit_bytes
+        # A longer tail gets a block of its own: nothing is gained by packing it (measured: docs/squashfs-format.md), and
+        # who reads it need not decompress its neighbours.
+        self._fragment_limit_bytes = block_size_bytes // 2
         self._tail_places: dict[bytes, int] = {}
         self._begun: set[bytes] = set()
         self._runs_by_digest: dict[bytes, int] = {}

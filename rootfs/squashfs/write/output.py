@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from io import FileIO
 
 from shiplap.core.errors import OutsideFailure
 
@@ -11,31 +11,32 @@ PADDING_BYTES = 4096
 
 
 class ImageOutput:
-    """A seekable binary file that is filled from its start. Raises OutsideFailure when the disk does."""
+    """A file that is filled from its start. Raises OutsideFailure when the disk fails.
+
+    Without a buffer, so that a full disk is met here and never again when the file is closed; blocks are large enough.
+    """
 
     __slots__ = ("_file", "_name", "position")
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: FileIO, name: str) -> None:
         self._file = file
         self._name = name
         self.position = 0
 
     def write(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise self._failure(error) from error
+        self._write(data)
         self.position += len(data)
 
     def finish(self, superblock: bytes) -> None:
         """Pad the end and put the superblock over the zeros that were left for it."""
         self.write(bytes(-self.position % PADDING_BYTES))
-        try:
-            self._file.seek(0)
-            self._file.write(superblock)
-            self._file.flush()
-        except OSError as error:
-            raise self._failure(error) from error
+        self._file.seek(0)
+        self._write(superblock)
 
-    def _failure(self, error: OSError) -> OutsideFailure:
-        return OutsideFailure(f"cannot write {self._name}: {error.strerror}")
+    def _write(self, data: bytes) -> None:
+        done = 0
+        try:
+            while done < len(data):
+                done += self._file.write(data[done:] if done else data)
+        except OSError as error:
+            raise OutsideFailure(f"cannot write {self._name}: {error.strerror}") from error

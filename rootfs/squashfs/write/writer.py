@@ -6,7 +6,7 @@ import os
 import struct
 from array import array
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import FileIO
 
 from shiplap.core.entries import Entry, Kind
 from shiplap.rootfs.squashfs.compress import Compressor
@@ -23,6 +23,9 @@ from shiplap.rootfs.squashfs.write.names import ROOT, Names
 from shiplap.rootfs.squashfs.write.output import ImageOutput
 from shiplap.rootfs.squashfs.write.tree import number_inodes, write_tree
 from shiplap.rootfs.squashfs.write.xattrtable import XattrTable
+
+WRITER_NUMBER = 1
+"""A change that makes other bytes of the same entries, compressor and layout gets a new number."""
 
 TARGET_LIMIT_BYTES = 4095
 """Linux can neither make longer symbolic links nor, since 6.9, read them from an image."""
@@ -77,14 +80,14 @@ class Written:
 class SquashfsWriter:
     """Writes one image. A context manager: leaving it ends the threads, whether ``finish`` was reached or not.
 
-    ``file``: binary, empty, seekable; the caller syncs and closes it. ``jobs``: threads that compress, None for one
+    ``file``: empty, unbuffered, seekable; the caller syncs and closes it. ``jobs``: threads that compress, None for one
     for each processor; never changes the bytes.
 
     Entries come with parents before children, as entry streams do. A directory that is missing is 0755 of 0:0 at the
     epoch; its own entry may still follow. Contents lie in the image in the order of the stream.
     """
 
-    def __init__(self, file: BinaryIO, name: str, compressor: Compressor, layout: Layout, *, jobs: int | None = None) -> None:
+    def __init__(self, file: FileIO, name: str, compressor: Compressor, layout: Layout, *, jobs: int | None = None) -> None:
         self._layout = layout
         self._compressor = compressor
         self._deflate = compressor.new()
