@@ -47,7 +47,7 @@ class SquashfsOptions:
     The defaults were measured: docs/squashfs.md.
     """
 
-    tool: str = "tar2sqfs"
+    tool: str = "builtin"
     compression: str = "zstd"
     level: int | None = None
     block_size_bytes: int = 131072
