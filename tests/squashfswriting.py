@@ -93,7 +93,8 @@ def sqfs2tar_disagrees(image: Path, entries: Iterable[Entry]) -> list[bytes]:
             content = tar[header.data_offset : header.data_offset + header.data_bytes]
             found = (header.mode, header.uid, header.gid, header.mtime_epoch, tuple(sorted(header.xattrs)), content)
             data = b"".join(entry.content.chunks()) if entry.content else b""
-            if found != (entry.mode, entry.uid, entry.gid, entry.mtime_epoch, entry.xattrs, data):
+            xattrs = tuple((name, value) for name, value in entry.xattrs if value)  # an empty one is none in a tar
+            if found != (entry.mode, entry.uid, entry.gid, entry.mtime_epoch, xattrs, data):
                 differ.append(entry.path)
     return differ + list(theirs)
 
