@@ -82,12 +82,19 @@ def _linked(name: str) -> Callable[[], str]:
     return version
 
 
+def _block_compressor(name: str) -> Callable[[], str]:
+    """The version of the library that the builtin SquashFS writer calls."""
+
+    def version() -> str:
+        found: str = importlib.import_module("shiplap.rootfs.squashfs.compress").compressor(name, None, 131072).library
+        return found.rpartition(" ")[2]
+
+    return version
+
+
 def _zstd() -> str:
     importlib.import_module("shiplap.core.zstd").decoders()
-    try:
-        return _linked("libzstd")()
-    except (ShiplapError, KeyError):
-        return "found"
+    return _block_compressor("zstd")()
 
 
 def _debian(program: str, package: str, purpose: str, *, needed: bool = False, option: str = "--version") -> Tool:
@@ -98,9 +105,10 @@ TOOLS = (
     Tool("Python", "runs shiplap", True, "python3", platform.python_version),
     Tool("PyYAML", "reads shiplap.yaml", True, "python3-yaml", _attribute("yaml", "__version__")),
     Tool("libarchive", "writes archives, with its binding libarchive-c", True, "libarchive13 python3-libarchive-c", _linked("libarchive")),
-    _debian("tar2sqfs", "squashfs-tools-ng", "writes store.squashfs (the default)", needed=True),
-    _debian("mksquashfs", "squashfs-tools", "the other writer of store.squashfs", option="-version"),
-    Tool("zstd library", "reads zstd layers", False, "libzstd1", _zstd),
+    Tool("zstd library", "compresses store.squashfs (the default), reads zstd layers", True, "libzstd1", _zstd),
+    Tool("lz4 library", "compresses store.squashfs with lz4", False, "liblz4-1", _block_compressor("lz4")),
+    _debian("tar2sqfs", "squashfs-tools-ng", "another writer of store.squashfs"),
+    _debian("mksquashfs", "squashfs-tools", "another writer of store.squashfs", option="-version"),
     Tool("CRC-64", "checksums of tar-split", False, "libssl3", _attribute("shiplap.core.layer.crc64", "backend")),
     _debian("veritysetup", "cryptsetup-bin", "opens sealed stores on the device; forward error correction"),
     _debian("skopeo", "skopeo", "fetches images from registries into files"),

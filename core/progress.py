@@ -58,12 +58,16 @@ class Meter:
             finally:
                 self._task = None
 
+    def advance(self, amount_bytes: int) -> None:
+        """Count ``amount_bytes`` for the task under way."""
+        if self._task is not None:
+            self._task.advance(amount_bytes)
+
     def counting(self, write: Callable[[bytes], object]) -> Callable[[bytes], object]:
         """``write``, counted."""
 
         def counted(data: bytes) -> None:
             write(data)
-            if self._task is not None:
-                self._task.advance(len(data))
+            self.advance(len(data))
 
         return counted

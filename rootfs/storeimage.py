@@ -70,8 +70,8 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress) -> 
         writers: list[StoreWriter] = []
         if "squashfs" in plan.outputs:
             stack.enter_context(_room_named(plan.squashfs.tool, stage))
-            write = stack.enter_context(open_sink(plan.squashfs, stage.path("store.squashfs")))
-            writers.append(SealedStoreWriter(plan.identity, meter.counting(write), progress.note))
+            put = stack.enter_context(open_sink(plan.squashfs, stage.path("store.squashfs"), meter.advance))
+            writers.append(SealedStoreWriter(plan.identity, put, progress.note))
         if "tar" in plan.outputs:
             write = stack.enter_context(stage.writer("store.tar"))
             writers.append(DataRootWriter(plan.identity, meter.counting(write)))

@@ -6,6 +6,7 @@ read the image and prints the facts.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -229,7 +230,13 @@ def _host_entry(full: bytes, path: bytes, first_names: dict[int, bytes]) -> Entr
         first = first_names.setdefault(status.st_ino, path)
         if first != path:
             return replace(entry, kind=K.HARDLINK, link=first)
-    names = sorted(os.listxattr(full, follow_symlinks=False))
+    try:
+        names = sorted(os.listxattr(full, follow_symlinks=False))
+    except OSError as error:
+        # Linux says so of a SquashFS that has no attributes at all.
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []
     return replace(
         entry,
         link=os.readlink(full) if kind is K.SYMLINK else b"",

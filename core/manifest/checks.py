@@ -25,6 +25,7 @@ OUTPUTS = {"store": ("squashfs", "verity"), "archive": ("tar",)}
 _POSSIBLE_OUTPUTS = {"store": ("squashfs", "erofs", "verity", "tar"), "archive": ("tar",)}
 # compression: default level, lowest, highest. The others have no level in SquashFS.
 SQUASHFS_LEVELS = {"zstd": (15, 1, 22), "gzip": (9, 1, 9), "lzo": (8, 1, 9)}
+SQUASHFS_TOOLS_OF = {"lzo": ("tar2sqfs", "mksquashfs"), "none": ("builtin",)}  # the others are written by every tool
 _ARCHIVE_HIGHEST = {"none": 0, "gzip": 9, "xz": 9, "zstd": 22}
 _MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 4 << 10, 1 << 20
 
@@ -33,7 +34,7 @@ IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
     "engine": ("docker",),
     "driver": ("overlay2",),
     "placement": ("file",),
-    "squashfs.tool": ("tar2sqfs", "mksquashfs"),
+    "squashfs.tool": ("builtin", "tar2sqfs", "mksquashfs"),
     "squashfs.whiteouts": ("overlay",),
     "verity.fec-roots": (0,),
     "verity.check": ("lazy",),
@@ -144,6 +145,9 @@ def _store_path(data: Data) -> Iterator[Finding]:
 
 def _squashfs(settings: Data) -> Iterator[Finding]:
     level, compression = settings.get("level"), settings["compression"]
+    tools = SQUASHFS_TOOLS_OF.get(compression)
+    if tools is not None and settings["tool"] not in tools:
+        yield "squashfs.compression", f"{settings['tool']} does not write {compression}: use `tool: " + "` or `tool: ".join(tools) + "`"
     if level is not None:
         if compression not in SQUASHFS_LEVELS:
             yield "squashfs.level", f"{compression} has no level in SquashFS: leave the key out"

@@ -1,4 +1,4 @@
-"""Writes stores as canonical tar streams: the store image's tree, and the self-contained data-root.
+"""Writes stores: the store image's tree as entries, and the self-contained data-root as a canonical tar stream.
 
 Both take the same layers in the same order, so that one pass over the images feeds both.
 """
@@ -59,9 +59,9 @@ class StoreWriter(Protocol):
 class SealedStoreWriter:
     """The tree of a store image: ``layers/``, ``skeleton/``, ``store.json`` (formats of the store, docs/store.md)."""
 
-    def __init__(self, identity: StoreIdentity, write: Callable[[bytes], object], note: Callable[[str], object]) -> None:
+    def __init__(self, identity: StoreIdentity, put: Callable[[Entry], object], note: Callable[[str], object]) -> None:
         self._identity = identity
-        self._write = write
+        self._put = put
         self._note = note
         self._ids: set[int] = set()
         self._clamped = 0
@@ -88,7 +88,6 @@ class SealedStoreWriter:
     def finish(self) -> None:
         for entry in self._metadata.entries():
             self._add(entry)
-        self._write(END_OF_ARCHIVE)
         if self._clamped:
             self._note(f"{self._clamped} times beyond 2106 do not fit SquashFS's 32 bits and became 2106-02-07")
 
@@ -100,7 +99,7 @@ class SealedStoreWriter:
             ids.update((entry.uid, entry.gid))
             if len(ids) > SQUASHFS_IDS_MAX:
                 raise TooManyOwners(f"the images have more than {SQUASHFS_IDS_MAX} different owners, which no SquashFS can hold")
-        write_entry(entry, self._write)
+        self._put(entry)
 
 
 class DataRootWriter:

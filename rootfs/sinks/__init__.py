@@ -1,4 +1,4 @@
-"""SquashFS sinks: a canonical tar stream goes in, an image comes out. A new tool is one module and one line here."""
+"""SquashFS sinks: an entry stream goes in, an image comes out. A new tool is one module and one line here."""
 
 from __future__ import annotations
 
@@ -8,31 +8,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shiplap.core.errors import OutsideFailure
+from shiplap.rootfs.sinks.builtin import Builtin
 from shiplap.rootfs.sinks.mksquashfs import Mksquashfs
-from shiplap.rootfs.sinks.options import LEVELS, Sink, SquashfsOptions, SquashfsOptionsError, Write, check_options
+from shiplap.rootfs.sinks.options import LEVELS, Add, Advance, Sink, SquashfsOptions, SquashfsOptionsError, check_options
 from shiplap.rootfs.sinks.tar2sqfs import Tar2sqfs
+from shiplap.rootfs.sinks.tarfed import TarFed
 from shiplap.rootfs.squashfs.file import SquashfsError, open_image_file
 from shiplap.rootfs.squashfs.superblock import read_superblock
 
-__all__ = ["LEVELS", "TOOLS", "SquashfsOptions", "SquashfsOptionsError", "Write", "check_options", "describe_tool", "open_sink"]
+__all__ = ["LEVELS", "TOOLS", "Add", "SquashfsOptions", "SquashfsOptionsError", "check_options", "describe_tool", "open_sink"]
 
-TOOLS: dict[str, Sink] = {"tar2sqfs": Tar2sqfs(), "mksquashfs": Mksquashfs()}
+TOOLS: dict[str, Sink] = {"builtin": Builtin(), "tar2sqfs": TarFed(Tar2sqfs()), "mksquashfs": TarFed(Mksquashfs())}
+
+
+def _no_progress(amount_bytes: int) -> None:
+    pass
 
 
 @contextmanager
-def open_sink(options: SquashfsOptions, output: Path) -> Iterator[Write]:
-    """Yield a write function for a tar stream of shiplap.core.tar.records; ``output`` must not exist yet.
+def open_sink(options: SquashfsOptions, output: Path, advance: Advance = _no_progress) -> Iterator[Add]:
+    """Yield a function that takes one entry after another; ``output`` must not exist yet.
 
-    Leaving the context waits for the tool and syncs the image to disk. When the body or the tool fails,
-    ``output`` is gone afterwards. The caller has clamped times to 32 bits and refused what SquashFS cannot
-    hold. Raises SquashfsOptionsError, ProgramMissing, and OutsideFailure with the tool's words.
+    Leaving the context finishes the image and syncs it to disk. When the body or the tool fails, ``output`` is
+    gone afterwards. The caller has clamped times to 32 bits. Raises SquashfsOptionsError, ProgramMissing,
+    Refused for what SquashFS cannot hold, and OutsideFailure, with the words of a tool.
     """
     sink = _sink(options)
     if os.path.lexists(output):
         raise OutsideFailure(f"{output} exists already", hint="a SquashFS image is only ever written to a fresh path")
     try:
-        with sink.open(options, output) as write:
-            yield write
+        with sink.open(options, output, advance) as add:
+            yield add
         _check_image(options, output)
         _sync(output)
     except BaseException:
@@ -72,7 +78,9 @@ def _check_image(options: SquashfsOptions, output: Path) -> None:
             made = read_superblock(file)
     except SquashfsError as error:
         raise OutsideFailure(f"{options.tool} ended well but left an image that cannot be read: {error.message}") from error
-    asked = (options.compression, options.block_size_bytes, options.epoch)
+    # Every SquashFS names a compressor.
+    compression = "gzip" if options.compression == "none" else options.compression
+    asked = (compression, options.block_size_bytes, options.epoch)
     if (made.compressor, made.block_size_bytes, made.mtime_epoch) != asked:
         raise OutsideFailure(
             f"{options.tool} did not follow its options: the image has {made.compressor}, blocks of {made.block_size_bytes} bytes"

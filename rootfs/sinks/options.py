@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shiplap.core.entries import Entry
 from shiplap.core.errors import Refused
 
 Write = Callable[[bytes], object]
+Add = Callable[[Entry], object]
+Advance = Callable[[int], object]
+"""Told how many bytes more of a tar of the entries are done, for progress."""
 
 LEVELS: dict[str, tuple[int, int, int] | None] = {
     "zstd": (15, 1, 22),
@@ -19,8 +23,12 @@ LEVELS: dict[str, tuple[int, int, int] | None] = {
     "xz": None,
     "lz4": None,
     "lzo": (8, 1, 9),
+    "none": None,
 }
 """Compressions that Linux reads: default, lowest and highest level, or None where SquashFS tools share no level."""
+
+TOOLS_OF = {"lzo": ("tar2sqfs", "mksquashfs"), "none": ("builtin",)}
+"""Compressions that not every tool can write, and those that can."""
 
 SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES = 4 << 10, 1 << 20
 
@@ -39,7 +47,7 @@ class SquashfsOptions:
     The defaults were measured: docs/squashfs.md.
     """
 
-    tool: str = "tar2sqfs"
+    tool: str = "builtin"
     compression: str = "zstd"
     level: int | None = None
     block_size_bytes: int = 131072
@@ -59,10 +67,10 @@ class SquashfsOptions:
 
 
 class Sink(Protocol):
-    """One tool that turns a canonical tar stream into a SquashFS image."""
+    """One way to turn an entry stream into a SquashFS image."""
 
-    def open(self, options: SquashfsOptions, output: Path) -> AbstractContextManager[Write]:
-        """Start the tool; leaving the context waits for it. Raises ProgramMissing, Refused, OutsideFailure."""
+    def open(self, options: SquashfsOptions, output: Path, advance: Advance) -> AbstractContextManager[Add]:
+        """Begin; leaving the context finishes the image. Raises ProgramMissing, Refused, OutsideFailure."""
         ...
 
     def describe(self, options: SquashfsOptions) -> dict[str, str]:
@@ -74,6 +82,11 @@ def check_options(options: SquashfsOptions) -> None:
     """Raises SquashfsOptionsError for the first thing that cannot be."""
     if options.compression not in LEVELS:
         raise SquashfsOptionsError(f"{options.compression!r} is no compression of SquashFS", hint="write one of " + ", ".join(LEVELS))
+    tools = TOOLS_OF.get(options.compression)
+    if tools is not None and options.tool not in tools:
+        raise SquashfsOptionsError(
+            f"{options.tool} does not write {options.compression}", hint="use `tool: " + "` or `tool: ".join(tools) + "`"
+        )
     levels = LEVELS[options.compression]
     if options.level is not None:
         if levels is None:

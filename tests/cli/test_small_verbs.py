@@ -14,7 +14,7 @@ from commandline import shiplap_command
 from requirement import require
 from shiplap.cli import doctor
 from shiplap.cli.main import main
-from shiplap.core.errors import OutsideFailure
+from shiplap.core.errors import OutsideFailure, ProgramMissing
 from shiplap.core.manifest import load_manifest, parse_manifest
 from shiplap.rootfs.sinks import mksquashfs
 
@@ -97,23 +97,34 @@ def test_doctor_finds_what_the_default_build_needs(capsys: pytest.CaptureFixture
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^tar2sqfs +\d+\.\d+", shown, re.MULTILINE)
+    assert re.search(r"^zstd library +\d+\.\d+\.\d+ +needed", shown, re.MULTILINE)
     assert "The default build can run here." in shown
 
 
-def test_doctor_without_tools_names_the_packages_and_exits_with_3(tmp_path: Path) -> None:
+def test_doctor_without_tools_names_the_packages_and_needs_none_of_them(tmp_path: Path) -> None:
     # /usr/sbin is always looked at; tar2sqfs lies in /usr/bin.
     done = shiplap_command("doctor", "--json", env={"PATH": str(tmp_path)})
-    assert done.returncode == 3
+    assert done.returncode == 0
     found = json.loads(done.stdout)
     tools = {tool["name"]: tool for tool in found["tools"]}
-    assert found["ready"] is False
+    assert found["ready"] is True
     assert tools["tar2sqfs"]["version"] is None
     assert tools["tar2sqfs"]["package"] == "squashfs-tools-ng"
     assert "squashfs-tools-ng" in found["install"]
     assert tools["Python"]["version"]
-    text = shiplap_command("doctor", env={"PATH": str(tmp_path)}).stdout
-    assert "On Debian: apt-get install " in text
-    assert "The default build cannot run here." in text
+    assert "On Debian: apt-get install " in shiplap_command("doctor", env={"PATH": str(tmp_path)}).stdout
+
+
+def test_doctor_exits_with_3_when_something_needed_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def missing() -> str:
+        raise ProgramMissing("zstd blocks cannot be written", hint="install it")
+
+    monkeypatch.setattr(doctor, "TOOLS", (doctor.Tool("zstd library", "compresses", True, "libzstd1", missing),))
+    assert main(["doctor"]) == 3
+    shown = capsys.readouterr().out
+    assert "zstd blocks cannot be written" in shown
+    assert "On Debian: apt-get install libzstd1" in shown
+    assert "The default build cannot run here." in shown
 
 
 def test_a_tool_that_fails_when_asked_is_a_remark_not_an_error(tmp_path: Path) -> None:

@@ -25,12 +25,19 @@ from shiplap.core.manifest import (
     resolve,
     to_data,
 )
-from shiplap.core.manifest.checks import _ARCHIVE_HIGHEST, _MAX_BLOCK_BYTES, _MIN_BLOCK_BYTES, IN_THIS_RELEASE, SQUASHFS_LEVELS
+from shiplap.core.manifest.checks import (
+    _ARCHIVE_HIGHEST,
+    _MAX_BLOCK_BYTES,
+    _MIN_BLOCK_BYTES,
+    IN_THIS_RELEASE,
+    SQUASHFS_LEVELS,
+    SQUASHFS_TOOLS_OF,
+)
 from shiplap.core.manifest.model import ArchiveSettings, SquashfsSettings, VeritySettings
 from shiplap.core.platform import Platform
 from shiplap.core.reference import parse_reference
 from shiplap.rootfs.sinks import LEVELS, TOOLS
-from shiplap.rootfs.sinks.options import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES
+from shiplap.rootfs.sinks.options import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES, TOOLS_OF
 from shiplap.verity.parameters import DIGEST_BYTES
 
 
@@ -62,7 +69,7 @@ def test_the_smallest_manifest_gets_every_default() -> None:
     assert (manifest.version, manifest.name, manifest.platform, manifest.epoch, manifest.security_version) == (1, "store", None, None, None)
     assert (manifest.mode, manifest.engine, manifest.driver, manifest.outputs) == ("store", "docker", "overlay2", ("squashfs", "verity"))
     assert manifest.store_path == "/usr/share/shiplap"
-    assert manifest.squashfs == SquashfsSettings("tar2sqfs", "zstd", 15, 128 << 10, "overlay")
+    assert manifest.squashfs == SquashfsSettings("builtin", "zstd", 15, 128 << 10, "overlay")
     assert manifest.verity == VeritySettings("sha256", 0, "lazy", "eio", "auto")
     assert manifest.archive == ArchiveSettings("none", 0)
     assert manifest.budget_store_image_bytes is None
@@ -102,7 +109,7 @@ def test_an_image_without_from_comes_from_its_own_registry() -> None:
 @pytest.mark.parametrize(("compression", "level"), [("zstd", 15), ("gzip", 9), ("lzo", 8), ("xz", None), ("lz4", None)])
 def test_each_compression_has_its_own_default_level(compression: str, level: int | None) -> None:
     data = buildable()
-    data["squashfs"] = {"compression": compression}
+    data["squashfs"] = {"tool": "tar2sqfs", "compression": compression}
     assert parsed(data).squashfs.level == level
 
 
@@ -184,6 +191,18 @@ name: again
         ("outputs", ["tar", "verity"], "outputs", "add `squashfs`"),
         ("squashfs", {"compression": "gzip", "level": 10}, "squashfs.level", "10 is no level of gzip, which has 1 to 9"),
         ("squashfs", {"compression": "lz4", "level": 1}, "squashfs.level", "lz4 has no level"),
+        (
+            "squashfs",
+            {"compression": "lzo"},
+            "squashfs.compression",
+            "builtin does not write lzo: use `tool: tar2sqfs` or `tool: mksquashfs`",
+        ),
+        (
+            "squashfs",
+            {"tool": "tar2sqfs", "compression": "none"},
+            "squashfs.compression",
+            "tar2sqfs does not write none: use `tool: builtin`",
+        ),
         ("squashfs.block-size", "2M", "squashfs.block-size", "not a power of two from 4K to 1M"),
         ("squashfs.block-size", 2048, "squashfs.block-size", "not a power of two from 4K to 1M"),
         ("archive", {"level": 3}, "archive.level", "3 is no level of none, which has only 0"),
@@ -219,7 +238,6 @@ def test_a_store_path_is_absolute_clean_and_plain(path: str) -> None:
         ("outputs", ["erofs", "verity"]),
         ("placement", "partition"),
         ("placement", "tree"),
-        ("squashfs.tool", "builtin"),
         ("squashfs.whiteouts", "explicit"),
         ("verity.fec-roots", 2),
         ("verity.check", "full"),
@@ -303,7 +321,8 @@ def test_the_manifest_and_those_who_do_the_work_agree_on_what_there_is() -> None
     squashfs, archive = (schema["$defs"][key]["properties"] for key in ("squashfs", "archive"))
     assert {name: SQUASHFS_LEVELS.get(name) for name in squashfs["compression"]["enum"]} == LEVELS
     assert (_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES) == (SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES)
-    assert set(TOOLS) == set(IN_THIS_RELEASE["squashfs.tool"])
+    assert set(TOOLS) == set(IN_THIS_RELEASE["squashfs.tool"]) == set(squashfs["tool"]["enum"])
+    assert TOOLS_OF == SQUASHFS_TOOLS_OF
     assert set(schema["$defs"]["verity"]["properties"]["hash"]["enum"]) <= set(DIGEST_BYTES)
     assert set(archive["compression"]["enum"]) <= set(COMPRESSIONS)
     for name, highest in _ARCHIVE_HIGHEST.items():
