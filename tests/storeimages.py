@@ -16,6 +16,7 @@ from shiplap.core.progress import SILENT, Meter, Progress
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.core.store.model import StoredImage
 from shiplap.core.store.writer import DataRootWriter, SealedStoreWriter, StoreWriter, write_store
+from shiplap.core.tar.records import END_OF_ARCHIVE, write_entry
 
 EPOCH = 1700000000
 DIGEST = "sha256:" + "5" * 64
@@ -72,9 +73,14 @@ def streams(store: StoreIdentity, *, notes: list[str] | None = None, limits: Lim
     sealed: list[bytes] = []
     data_root: list[bytes] = []
     note: Callable[[str], object] = (lambda message: None) if notes is None else notes.append
-    writers: list[StoreWriter] = [SealedStoreWriter(store, sealed.append, note), DataRootWriter(store, data_root.append)]
+    writers: list[StoreWriter] = [sealed_writer(store, sealed, note), DataRootWriter(store, data_root.append)]
     write(store, writers, limits=limits)
-    return b"".join(sealed), b"".join(data_root)
+    return b"".join(sealed) + END_OF_ARCHIVE, b"".join(data_root)
+
+
+def sealed_writer(store: StoreIdentity, records: list[bytes], note: Callable[[str], object] = lambda message: None) -> SealedStoreWriter:
+    """The writer of a store image, its entries as tar records."""
+    return SealedStoreWriter(store, lambda entry: write_entry(entry, records.append), note)
 
 
 def write(

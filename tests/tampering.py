@@ -82,8 +82,9 @@ def write_image(entries: Iterable[Entry], path: Path, *, epoch: int) -> None:
     """A store image of ``entries``, padded, with its own hash tree and root hash beside it."""
     path.unlink(missing_ok=True)
     held = list(entries)
-    with open_sink(SquashfsOptions(level=1, epoch=epoch), path) as write:
-        write_records(held, write)
+    with open_sink(SquashfsOptions(tool="tar2sqfs", level=1, epoch=epoch), path) as add:
+        for entry in held:
+            add(entry)
     pad_file(path, 4096)
     store_json = next((data_of(entry) for entry in held if entry.path == b"store.json" and entry.content), b"")
     seal(path, store_json)

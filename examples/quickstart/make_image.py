@@ -17,14 +17,11 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
-BASE = """base-files base-passwd bash coreutils dash debianutils findutils grep gzip hostname libacl1 libattr1 libaudit1
-    libblkid1 libc-bin libc6 libcap-ng0 libcap2 libcap2-bin libcrypt1 libgcc-s1 libgcrypt20 libgmp10 libgpg-error0 liblz4-1
-    liblzma5 libmount1 libpam-modules libpam-runtime libpam0g libpcre2-8-0 libselinux1 libsmartcols1 libsystemd0 libtinfo6
-    libudev1 libuuid1 libzstd1 login passwd procps sed util-linux zlib1g""".split()
-SERVICE = "iputils-ping libatomic1 libjemalloc2 liblzf1 libproc2-0 libssl3 libstdc++6 redis-server redis-tools".split()
+BASE = ["base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "findutils", "grep", "gzip", "hostname", "libacl1", "libattr1", "libaudit1", "libblkid1", "libc-bin", "libc6", "libcap-ng0", "libcap2", "libcap2-bin", "libcrypt1", "libgcc-s1", "libgcrypt20", "libgmp10", "libgpg-error0", "liblz4-1", "liblzma5", "libmount1", "libpam-modules", "libpam-runtime", "libpam0g", "libpcre2-8-0", "libselinux1", "libsmartcols1", "libsystemd0", "libtinfo6", "libudev1", "libuuid1", "libzstd1", "login", "passwd", "procps", "sed", "util-linux", "zlib1g"]
+SERVICE = ["iputils-ping", "libatomic1", "libjemalloc2", "liblzf1", "libproc2-0", "libssl3", "libstdc++6", "redis-server", "redis-tools"]
 NAME = "redis:7"
 USER = 999
 # What iputils-ping's own installation sets: cap_net_raw+ep, as the kernel stores it (linux/capability.h, version 2).
@@ -155,7 +152,7 @@ def main(output: Path) -> None:
         layers = [base_layer(base), service_layer(service), slim_layer(), application_layer()]
     config = {
         **platform(),
-        "created": datetime.fromtimestamp(newest, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "config": {
             "User": "redis",
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],

@@ -102,7 +102,9 @@ def test_a_tar_alone_needs_no_squashfs_tool(tmp_path: Path, source: str) -> None
 
 
 def test_a_missing_tool_names_its_package(tmp_path: Path, source: str) -> None:
-    error = refused(source, "-o", str(tmp_path / "out"), code=3, env={"PATH": "/nowhere"})
+    manifest = tmp_path / "shiplap.yaml"
+    manifest.write_text(f"version: 1\nimages: [{{ref: 'app:1', from: '{source}'}}]\nsquashfs: {{tool: tar2sqfs}}\n")
+    error = refused(source, "-f", str(manifest), "-o", str(tmp_path / "out"), code=3, env={"PATH": "/nowhere"})
     assert error["message"] == "tar2sqfs is not installed"
     assert error["hint"] == "on Debian: apt-get install squashfs-tools-ng"
     assert not (tmp_path / "out").exists()
