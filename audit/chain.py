@@ -77,7 +77,7 @@ def read_identity(view: StoreView, store_json: bytes, limits: Limits) -> StoreId
         raise StoreUnreadable(f"{view.name}: store.json lacks a key or holds another type: {error}") from error
     if (identity.mode, identity.engine, identity.driver) != ("store", "docker", "overlay2"):
         raise StoreUnreadable(
-            f"{view.name}: a {identity.engine} store with driver {identity.driver}; this release verifies docker with overlay2"
+            f"{view.name}: a {identity.engine!r} store with driver {identity.driver!r}; this release verifies docker with overlay2"
         )
     if canonical != store_json:
         raise BrokenLink(f"{view.name}: store.json is not in its canonical form")

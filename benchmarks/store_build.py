@@ -92,7 +92,8 @@ def main() -> None:
         print(ratios(rounds(ways, arguments.rounds), "shiplap build --output tar"))
         stream = folder / "stream.tar"
         # The stream that tar2sqfs gets: the layers' trees as the store has them.
-        subprocess.run([*SHIPLAP, "build", "-o", folder / "s", "--output", "tar", source], check=True, env=environment())
+        command = [*SHIPLAP, "build", "-o", folder / "s", "--output", "tar", source]
+        subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
         shutil.move(folder / "s" / "store.tar", stream)
         for level in arguments.levels:
             manifest = folder / f"level{level}.yaml"

@@ -53,7 +53,11 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     manifest = resolve(_manifest(arguments), _overrides(arguments))
     if arguments.locked:
         _require_pins(manifest)
-    with collected_images(manifest.images, manifest.platform, manifest.limits) as images, staged_output(Path(arguments.out)) as stage:
+    folder = Path(arguments.file or DEFAULT_NAME).parent
+    with (
+        collected_images(manifest.images, manifest.platform, manifest.limits, folder) as images,
+        staged_output(Path(arguments.out)) as stage,
+    ):
         build = _Build(manifest, images, stage, console, arguments.source_date_epoch, arguments.jobs)
         finished = build.archive() if manifest.mode == "archive" else build.store()
         sums = {name: digest for name, (digest, _) in finished.outputs.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image
@@ -13,6 +14,7 @@ from shiplap.core.manifest import ImageRequest
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference, parse_reference
 from shiplap.core.sources import TRANSPORTS, open_images, parse_source
+from shiplap.core.sources.spec import FILE_TRANSPORTS
 from shiplap.core.store.model import StoredImage, merge
 
 
@@ -36,9 +38,13 @@ def parse_argument(text: str) -> ImageRequest:
 
 
 @contextmanager
-def collected_images(requests: Sequence[ImageRequest], platform: Platform | None, limits: Limits) -> Iterator[tuple[StoredImage, ...]]:
+def collected_images(
+    requests: Sequence[ImageRequest], platform: Platform | None, limits: Limits, folder: Path
+) -> Iterator[tuple[StoredImage, ...]]:
     """The images of all requests, in their order, each once; their blobs can be read inside the context.
 
+    ``folder``: where relative paths in a manifest's ``from:`` begin, the manifest's own folder. Paths on
+    the command line begin at the working directory.
     Raises RequestRefused, PinMismatch, StoreRefused and what the sources raise.
     """
     if not requests:
@@ -50,6 +56,8 @@ def collected_images(requests: Sequence[ImageRequest], platform: Platform | None
         found: list[StoredImage] = []
         for request in requests:
             spec = parse_source(request.source)
+            if request.line and spec.transport in FILE_TRANSPORTS:
+                spec = replace(spec, location=str(folder / spec.location))
             images = stack.enter_context(open_images(spec, platform=platform, limits=limits))
             found.extend(_named(request, images, spec.public_text))
         yield merge(found)

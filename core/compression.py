@@ -23,7 +23,7 @@ DETECT_BYTES = 10
 
 # A dictionary of 128 MiB and what surrounds it: twice what `xz -9` needs, and zstd's limit too.
 XZ_MEMORY_BYTES = 160 << 20
-# Small, because a decoder copies what follows a member: thousands of empty members would cost squares.
+# Small, because a decoder copies what follows its member, again and again where members are tiny.
 _FEED_BYTES = 64 << 10
 _XZ_PADDING = 4
 

@@ -83,11 +83,10 @@ def required(holder: JsonObject, key: str, kind: type[T], *, what: str) -> T:
 
 def elements(values: Iterable[Any], kind: type[T], *, what: str) -> list[T]:
     """All ``values`` when each is a ``kind``; raises JsonInvalid."""
-    checked: list[T] = []
-    for value in values:
+    checked: list[T] = list(values)
+    for value in checked:
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise JsonInvalid(f"{what} holds {_kind(value)} where {_NAMES[kind]} is expected")
-        checked.append(value)
     return checked
 
 

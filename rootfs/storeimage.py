@@ -4,11 +4,13 @@ SquashFS sink and ``store.tar``, then the hash tree is laid over the store image
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from shiplap.core.errors import Refused
+from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import Meter, Progress
@@ -67,6 +69,7 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress) -> 
     with ExitStack() as stack:
         writers: list[StoreWriter] = []
         if "squashfs" in plan.outputs:
+            stack.enter_context(_room_named(plan.squashfs.tool, stage))
             put = stack.enter_context(open_sink(plan.squashfs, stage.path("store.squashfs"), meter.advance))
             writers.append(SealedStoreWriter(plan.identity, put, progress.note))
         if "tar" in plan.outputs:
@@ -88,6 +91,19 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress) -> 
     if "verity" not in plan.outputs:
         return StoreResult(sizes, None, 0)
     return _seal(plan, store_json, image, stage, progress, sizes)
+
+
+@contextmanager
+def _room_named(tool: str, stage: Stage) -> Iterator[None]:
+    """Tools that meet a full disk may say no more than "I/O error" (tar2sqfs), and take their file away again."""
+    try:
+        yield
+    except OutsideFailure as failure:
+        if failure.hint is None and failure.message.startswith(tool):
+            free_bytes = shutil.disk_usage(stage.folder).free
+            hint = f"{free_bytes >> 20} MiB are free in {stage.out}; if that is too little, give another folder with -o"
+            raise OutsideFailure(failure.message, hint=hint) from failure
+        raise
 
 
 def _seal(plan: StorePlan, store_json: bytes, image: Path, stage: Stage, progress: Progress, sizes: dict[str, int]) -> StoreResult:

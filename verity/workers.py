@@ -19,7 +19,7 @@ from shiplap.core.errors import OutsideFailure
 from shiplap.verity import blocks
 from shiplap.verity.blocks import LevelHashing
 
-# Starting a worker costs as much as hashing about 20 MB.
+# Starting two workers takes about 30 ms. Measured on two busy cores, both ways took as long at 64 to 128 MiB.
 PARALLEL_FROM_BYTES = 48 << 20
 # All share numbers are written at once, before anyone must have read one. A pipe of one page, the least that Linux
 # gives, holds 512.

@@ -1,16 +1,36 @@
 #!/bin/sh
-# What a device does at boot, in a private root where the store image is already mounted: device.sh WORK CGROUP
+# What a device does at boot, in a private root: device.sh WORK NAME
+# WORK/out is what `shiplap build` wrote; NAME is for the device-mapper and the control group, which are not private.
 set -eu
-work=$1 cgroup=$2
+work=$1 name=$2
+out=$work/out
 store=/usr/share/shiplap/store
 socket=unix:///run/docker.sock
+root_hash=$(cat "$out/store.roothash")
+
+show() { printf '# %s\n' "$*"; "$@"; }
+
+mkdir -p "$store"
+modprobe -q dm_verity 2>/dev/null || true
+sealed=
+if grep -q device-mapper /proc/misc; then
+    # Without udev's help: what happens here is no business of the machine's.
+    DM_DISABLE_UDEV=1 veritysetup open "$out/store.squashfs" "$name" "$out/store.verity" "$root_hash"
+    sealed=yes
+    show mount -o ro "/dev/mapper/$name" "$store"
+    echo "sealed: the kernel checks every block against the root hash when it is read"
+else
+    show veritysetup verify "$out/store.squashfs" "$out/store.verity" "$root_hash"
+    echo "this kernel has no dm-verity: the whole store was checked against its root hash now, and is mounted unsealed"
+    show mount -o ro,loop "$out/store.squashfs" "$store"
+fi
 
 cp -a "$store/skeleton/." /var/lib/docker/
 echo "data-root: $(du -sh --exclude=/var/lib/docker/overlay2/*/diff/* /var/lib/docker | cut -f1) of metadata and links on tmpfs; the layers stay in the store:"
 ls -l /var/lib/docker/overlay2/*/diff | sed 's/.*\/overlay2\//  overlay2\//; s/\([0-9a-f]\{12\}\)[0-9a-f]\{52\}/\1…/g'
 
 dockerd --host "$socket" --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid --storage-driver overlay2 \
-    --bridge none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$cgroup" >"$work/dockerd.log" 2>&1 &
+    --bridge none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$name" >"$work/dockerd.log" 2>&1 &
 daemon=$!
 docker() { /usr/bin/docker --config /run/docker-config --host "$socket" "$@"; }
 
@@ -25,14 +45,12 @@ until docker version >/dev/null 2>&1; do
     sleep 0.1
 done
 
-show() { printf '# %s\n' "$*"; "$@"; }
-
 show docker images
 show docker run --detach --name cache --network none redis:7
 tries=100
-until [ "$(docker exec cache redis-cli ping 2>/dev/null)" = PONG ]; do
+until docker exec cache redis-cli ping >"$work/ping.log" 2>&1; do
     tries=$((tries - 1))
-    [ "$tries" -gt 0 ] || { docker logs cache >&2; exit 1; }
+    [ "$tries" -gt 0 ] || { cat "$work/ping.log" >&2; docker logs cache >&2; exit 1; }
     sleep 0.1
 done
 show docker exec cache redis-cli ping
@@ -51,4 +69,6 @@ show docker ps --format 'table {{.Image}}\t{{.Status}}\t{{.Names}}\t{{.Command}}
 docker rm --force cache >/dev/null
 kill "$daemon"
 wait "$daemon" || true
-find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} \; 2>/dev/null || true
+umount "$store"
+[ -z "$sealed" ] || DM_DISABLE_UDEV=1 veritysetup close "$name"
+find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} \; 2>/dev/null || true

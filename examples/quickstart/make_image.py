@@ -100,10 +100,9 @@ def service_layer(packages: list[Path]) -> bytes:
         for info, data in members(package):
             if info.name in ("bin/ping", "usr/bin/ping"):
                 info.pax_headers = {"SCHILY.xattr.security.capability": PING_CAPABILITY.decode("ascii")}
-            if info.name in ("var/lib/redis", "var/log/redis"):
-                info.mode, info.uid, info.gid = 0o750, USER, USER
             contents.append((info, data))
-    return layer(contents)
+    # What the package's own script does when it is installed.
+    return layer([*contents, folder("var/lib/redis", 0o750, owner=USER), folder("var/log/redis", 0o750, owner=USER)])
 
 
 def slim_layer() -> bytes:

@@ -15,17 +15,16 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 [ "$(id -u)" = 0 ] || { echo "run this as root: it installs packages and mounts the store (shiplap itself needs no root)" >&2; exit 3; }
 
 say "1. Install: the engine, tar2sqfs, veritysetup, and shiplap into $checkout/.venv"
-sh "$checkout/tests/install_packages" python3-venv docker.io squashfs-tools-ng cryptsetup-bin mount
+sh "$checkout/tests/install_packages" python3-venv libarchive13 docker.io squashfs-tools-ng cryptsetup-bin mount
 [ -x "$checkout/.venv/bin/pip" ] || python3 -m venv "$checkout/.venv"
 "$checkout/.venv/bin/pip" install --quiet --disable-pip-version-check --editable "$checkout"
 shiplap=$checkout/.venv/bin/shiplap
 "$shiplap" --version
 
-work=$(mktemp -d "${TMPDIR:-/var/tmp}/shiplap-quickstart.XXXXXX")
-mapping=
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/shiplap-quickstart-XXXXXX")
 undo() {
-    # The engine and its mounts ended with their namespace; what the kernel keeps outside of it goes here.
-    if [ -n "$mapping" ]; then veritysetup close --deferred "$mapping" 2>/dev/null || true; fi
+    # The engine and its mounts ended with their namespaces; what the kernel keeps outside of them goes here.
+    veritysetup close "${work##*/}" 2>/dev/null || true
     find /sys/fs/cgroup -depth -type d -path "*/${work##*/}*" -exec rmdir {} \; 2>/dev/null || true
     if [ -n "${KEEP:-}" ]; then echo "kept: $work"; else rm -rf --one-file-system "$work"; fi
 }
@@ -42,28 +41,15 @@ say "4. shiplap verify: the store holds exactly that image"
 "$shiplap" verify "$work/out"
 "$shiplap" inspect "$work/out"
 
-say "5. Seal: dm-verity"
-root_hash=$(cat "$work/out/store.roothash")
-name=${work##*/}
-if DM_DISABLE_UDEV=1 veritysetup open "$work/out/store.squashfs" "$name" "$work/out/store.verity" "$root_hash" 2>"$work/verity.log"; then
-    mapping=$name
-    store=/dev/mapper/$mapping
-    echo "opened through the kernel's dm-verity: every block is checked when it is read"
-else
-    veritysetup verify "$work/out/store.squashfs" "$work/out/store.verity" "$root_hash"
-    store=$work/out/store.squashfs
-    echo "this kernel has no dm-verity ($(tail -n 1 "$work/verity.log")); veritysetup checked the whole tree instead, and the store is mounted unsealed"
-fi
-
-say "6. Boot: mount the store, copy its skeleton to a tmpfs, start dockerd, run"
+say "5. Boot it as a device would"
 mkdir "$work/root"
 unshare --mount --pid --fork --kill-child --propagation unchanged sh "$checkout/tests/engines/private_root.sh" / "$work/root" \
-    --bind "$work" --tmpfs /var/lib/docker --image "$store" /usr/share/shiplap/store -- sh "$here/device.sh" "$work" "$name" </dev/null
+    --bind "$work" --tmpfs /var/lib/docker -- sh "$here/device.sh" "$work" "${work##*/}" </dev/null
 
 say "Done"
 cat <<END
-The container ran from the sealed store: $(du -h "$work/out/store.squashfs" | cut -f1) of SquashFS for $(du -h "$work/redis.tar" | cut -f1) of image, nothing of it was copied at boot.
-root hash $root_hash
+The container ran from the store image: $(du -h "$work/out/store.squashfs" | cut -f1) of SquashFS for $(du -h "$work/redis.tar" | cut -f1) of image, none of it copied at boot.
+root hash $(cat "$work/out/store.roothash")
 
 Your own image:  $shiplap build app:1=docker-archive:app.tar     (any \`docker save\` file)
                  $shiplap verify shiplap-out

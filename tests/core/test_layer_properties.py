@@ -41,6 +41,8 @@ def entries(draw: st.DrawFn) -> dict[str, Any]:
     if kind == "1":
         return {**fields, "linkname": draw(PATHS)}
     fields |= {"mode": draw(st.integers(0, 0o7777)), "uid": draw(st.integers(0, 70_000)), "gid": draw(st.integers(0, 70_000))}
+    if kind == "5":
+        fields["mode"] &= 0o5777  # GNU tar sets modes late: implied directories do not inherit the setgid bit
     if kind == "2":
         fields["linkname"] = draw(PATHS)
     if kind == "0":

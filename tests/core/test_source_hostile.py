@@ -82,6 +82,8 @@ def test_a_layer_or_config_path_that_leads_nowhere_or_out_is_refused(tmp_path: P
         message = docker_refusal(tmp_path, files)
         assert "bad.tar" in message
         assert message.isprintable()
+        if len(path) > 4096:
+            assert "too long" in message
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,13 @@ def test_a_layer_that_is_a_link_out_of_the_archive_or_to_itself_is_refused(tmp_p
         files[LAYERS[0]] = link
         message = docker_refusal(tmp_path, files)
         assert "bad.tar" in message
+
+
+def test_an_absolute_link_is_refused_even_to_what_the_archive_has(tmp_path: Path) -> None:
+    files = docker_files([ImageSpec([BASE, BASE])])
+    files["copy"] = files[LAYERS[0]]
+    files[LAYERS[0]] = Symlink("/copy")
+    assert "leads out" in docker_refusal(tmp_path, files)
 
 
 def test_links_that_lead_to_each_other_are_refused(tmp_path: Path) -> None:

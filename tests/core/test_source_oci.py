@@ -276,13 +276,13 @@ def test_attestations_and_artifacts_are_passed_over(tmp_path: Path) -> None:
     signature = manifest(files, ImageSpec([b"signed"]), "none", {**OCI, "layer": "application/vnd.dev.cosign.simplesigning.v1+json"})
     chart = manifest(files, ImageSpec([b"chart"]), "none", {**OCI, "config": "application/vnd.cncf.helm.config.v1+json"})
     unmarked = {key: value for key, value in attestation(files, good["digest"]).items() if key not in ("annotations", "platform")}
-    write_directory(
-        tmp_path, write_index(files, [attestation(files, good["digest"]), signature, chart, unmarked, named(good, ref="app:1")])
-    )
+    unknown = {**manifest(files, ImageSpec([EMPTY])), "platform": {"os": "unknown", "architecture": "unknown"}}
+    skipped = [attestation(files, good["digest"]), signature, chart, unmarked, unknown]
+    write_directory(tmp_path, write_index(files, [*skipped, named(good, ref="app:1")]))
     with opened(f"oci:{tmp_path}") as images:
         assert only(images).config_digest == APP.config_digest
     assert "has no image @0; it has app:1" in refusal(f"oci:{tmp_path}:@0").message
-    with opened(f"oci:{tmp_path}:@4") as images:
+    with opened(f"oci:{tmp_path}:@5") as images:
         assert only(images).config_digest == APP.config_digest
 
 

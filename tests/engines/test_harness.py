@@ -16,9 +16,16 @@ from engines.privateroot import PrivateRoot, PrivateRootError
 from requirement import missing
 
 
+def mounts_of_the_machine() -> set[str]:
+    return set(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+BEFORE = mounts_of_the_machine()
+
+
 def state_of_the_machine(workdir: Path) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Mounts, loop devices in use, control groups of ours, processes that know ``workdir``."""
-    mounts = {line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(workdir) in line or "shiplap" in line}
+    """New mounts, loop devices in use, control groups of ours, processes that know ``workdir``."""
+    mounts = {line for line in mounts_of_the_machine() - BEFORE if str(workdir) in line or "shiplap" in line}
     loops = {str(one) for one in Path("/sys/block").glob("loop*/loop/backing_file") if str(workdir) in one.read_text()}
     groups = {
         str(one)
