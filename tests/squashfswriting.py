@@ -66,6 +66,21 @@ class Pattern:
             yield piece
 
 
+def kernel_says(image: Path, scratch: Path, script: str) -> str:
+    """What a shell script prints whose folder is the mounted image; skips the test where mounting is not possible."""
+    mount_point = scratch / "mounted"
+    mount_point.mkdir(exist_ok=True)
+    mount = 'mount -t squashfs -o ro,loop "$1" "$2" || exit 77; cd "$2" || exit 1; '
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount + script, "sh", str(image), str(mount_point)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        import pytest
+
+        pytest.skip(f"cannot mount here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @dataclass(frozen=True, slots=True)
 class _Tar:
     data: bytes

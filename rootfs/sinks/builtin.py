@@ -28,7 +28,7 @@ class Builtin:
             file = FileIO(output, "x")
         except OSError as error:
             raise OutsideFailure(f"builtin cannot write {output}: {error.strerror}") from error
-        with file, SquashfsWriter(file, f"{output} (builtin)", compression, layout, jobs=options.effective_jobs) as writer:
+        with file, SquashfsWriter(file, str(output), compression, layout, jobs=options.effective_jobs) as writer:
             yield _counting(writer.add, advance)
             writer.finish()
 

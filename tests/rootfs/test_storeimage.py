@@ -20,6 +20,7 @@ from shiplap.rootfs.sinks import SquashfsOptions
 from shiplap.rootfs.squashfs.reader import SquashfsReader
 from shiplap.rootfs.storeimage import OverBudget, StorePlan, StoreResult, write_store_artifacts
 from shiplap.verity.identity import store_image_salt, uuid_for_salt
+from squashfsimages import facts_of_image
 from storeimages import APP_IMAGE, EPOCH, identity, stored_images
 
 ALL = ("squashfs", "verity", "tar")
@@ -112,6 +113,15 @@ def test_a_layer_that_is_refused_ends_the_tool_too(plan: StorePlan, tmp_path: Pa
         write(plan, tmp_path / "out", limits=Limits(entries=3))
     assert not (tmp_path / "out/store.squashfs").exists()
     assert END_OF_ARCHIVE not in (tmp_path / "out/store.tar").read_bytes()[-1024:]
+
+
+def test_the_tools_agree_in_all_that_the_image_holds(plan: StorePlan, tmp_path: Path) -> None:
+    require("tar2sqfs")
+    trees = []
+    for tool in ("builtin", "tar2sqfs"):
+        stage, _ = write(plan, tmp_path / tool, squashfs=replace(plan.squashfs, tool=tool))
+        trees.append(facts_of_image(stage.path("store.squashfs")))
+    assert trees[0] == trees[1]
 
 
 def test_a_missing_tool_is_said_before_a_layer_is_read(plan: StorePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,9 @@ class Names:
             yield names[ends[number] : ends[number + 1]], inodes[number]
 
     def _add(self, path: bytes, inode: int) -> None:
-        parent_path, _, name = path.rpartition(b"/")
+        parent_path, slash, name = path.rpartition(b"/")
+        if slash and not parent_path:
+            raise cannot_hold(path, "paths in a stream are relative")
         if not 0 < len(name) <= NAME_LIMIT_BYTES:
             raise cannot_hold(path, f"its name has {len(name)} bytes, 1 to {NAME_LIMIT_BYTES} are possible")
         if len(path) > PATH_LIMIT_BYTES:

@@ -39,4 +39,4 @@ class ImageOutput:
             while done < len(data):
                 done += self._file.write(data[done:] if done else data)
         except OSError as error:
-            raise OutsideFailure(f"cannot write {self._name}: {error.strerror}") from error
+            raise OutsideFailure(f"builtin cannot write {self._name}: {error.strerror}") from error
