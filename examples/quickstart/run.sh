@@ -14,8 +14,8 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 [ "$(id -u)" = 0 ] || { echo "run this as root: it installs packages and mounts the store (shiplap itself needs no root)" >&2; exit 3; }
 
-say "1. Install: the engine, tar2sqfs, veritysetup, and shiplap into $checkout/.venv"
-sh "$checkout/tests/install_packages" python3-venv libarchive13 docker.io squashfs-tools-ng cryptsetup-bin mount
+say "1. Install: the engine, veritysetup, and shiplap into $checkout/.venv"
+sh "$checkout/tests/install_packages" python3-venv libarchive13 docker.io cryptsetup-bin mount
 [ -x "$checkout/.venv/bin/pip" ] || python3 -m venv "$checkout/.venv"
 "$checkout/.venv/bin/pip" install --quiet --disable-pip-version-check --editable "$checkout"
 shiplap=$checkout/.venv/bin/shiplap
