@@ -88,7 +88,7 @@ def test_the_source_distribution_has_tests_and_documents_but_not_the_links_of_a_
 def test_the_wheel_of_a_source_distribution_is_the_wheel_of_the_checkout(checkout: Path, wheel: Path, tmp_path: Path) -> None:
     sdist = built("sdist", checkout, tmp_path / "out")
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     again = built("wheel", tmp_path / f"shiplap-{VERSION}", tmp_path / "again")
     assert again.read_bytes() == wheel.read_bytes()
 
