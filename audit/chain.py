@@ -142,14 +142,13 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
     """Check the whole chain; raises BrokenLink naming the first link that does not hold."""
     identity = read_identity(view, store_json, limits)
     layers = unique_layers(identity.images)
-    with_children = {stored.ancestors[0] for stored in layers if stored.ancestors}
     facts: list[tuple[LayerFacts, Entry]] = []
     entries = layer_bytes = 0
     for number, stored in enumerate(layers, 1):
         with progress.task(f"verify layer {number}/{len(layers)} of {stored.image.label}") as task, spool_file(stored.where) as spool:
             checked = _LayerCheck(view, stored, identity.epoch, limits, progress)
             size_bytes, count, tar_bytes = checked.run(spool, task.advance)
-            facts.append((LayerFacts(stored, size_bytes, stored.chain_id in with_children), checked.tar_split))
+            facts.append((LayerFacts(stored, size_bytes), checked.tar_split))
             entries += count
             layer_bytes += tar_bytes
     entries += _check_metadata(view, identity, facts)

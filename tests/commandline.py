@@ -28,3 +28,14 @@ def shiplap_command(*arguments: str, env: Mapping[str, str] | None = None, **opt
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
     return subprocess.run([*COMMAND, *arguments], env=environment(env), text=True, check=False, timeout=60, **options)
+
+
+def nobody_can_run_it() -> bool:
+    """Whether user 65534 can run the command line: the checkout or its Python may lie where only root may look."""
+    if os.geteuid() != 0:
+        return False
+    nobody: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": [], "cwd": "/"}
+    try:
+        return subprocess.run([*COMMAND, "--version"], env=environment(), capture_output=True, check=False, **nobody).returncode == 0
+    except PermissionError:
+        return False

@@ -24,12 +24,11 @@ _LINK_NAME_LENGTH = 26
 class LayerFacts:
     """What the metadata of a layer needs to know once its tar has been read.
 
-    ``size_bytes`` as the engine counts; ``has_children``: another layer of the store lies on it.
+    ``size_bytes`` as the engine counts.
     """
 
     stored: StoredLayer
     size_bytes: int
-    has_children: bool
 
 
 def link_name(chain_id: str) -> str:
@@ -113,8 +112,9 @@ def put_layer(tree: MetadataTree, at: str, facts: LayerFacts) -> None:
     tree.directory(home, 0o710)
     tree.file(f"{home}/link", link_name(stored.chain_id).encode(), 0o644)
     tree.symlink(f"{at}overlay2/l/{link_name(stored.chain_id)}", f"../{stored.hex}/diff")
-    if facts.has_children:
-        tree.file(f"{home}/committed", b"", 0o600)
+    # The engine makes it when something is put on a layer; until then it mounts the layer writable (to save an image, for
+    # one), which fails for a layer that lies in a read-only image (overlay.go, ``Get``).
+    tree.file(f"{home}/committed", b"", 0o600)
     if stored.ancestors:
         tree.file(f"{record}/parent", stored.ancestors[0].encode(), 0o644)
         tree.file(f"{home}/lower", ":".join(f"l/{link_name(chain_id)}" for chain_id in stored.ancestors).encode(), 0o644)

@@ -167,10 +167,9 @@ def write_store(
     compression, tar reading and layer rules raise (all Refused), and OutsideFailure for a full disk.
     """
     layers = unique_layers(identity.images)
-    with_children = {stored.ancestors[0] for stored in layers if stored.ancestors}
     sizes: dict[str, int] = {}
     for number, stored in enumerate(layers, 1):
-        pass_ = _LayerPass(stored, f"layer {number}/{len(layers)} of {stored.image.label}", stored.chain_id in with_children)
+        pass_ = _LayerPass(stored, f"layer {number}/{len(layers)} of {stored.image.label}")
         sizes[stored.chain_id] = pass_.run(identity.epoch, writers, limits, progress, meter)
     for writer in writers:
         writer.finish()
@@ -183,7 +182,6 @@ class _LayerPass:
 
     stored: StoredLayer
     label: str
-    has_children: bool
 
     def run(self, epoch: int, writers: Sequence[StoreWriter], limits: Limits, progress: Progress, meter: Meter) -> int:
         """Returns the layer's size in bytes as the engine counts."""
@@ -199,7 +197,7 @@ class _LayerPass:
                 for writer in writers:
                     writer.tree(stored, tree, tar)
                 tar_split = making.result()
-                facts = LayerFacts(stored, tree.size_bytes, self.has_children)
+                facts = LayerFacts(stored, tree.size_bytes)
                 for writer in writers:
                     writer.metadata(facts, tar_split)
         return tree.size_bytes

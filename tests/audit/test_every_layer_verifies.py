@@ -11,7 +11,8 @@ from images import SAME
 from memorytar import tree_of
 from requirement import require
 from shiplap.core.errors import Refused
-from shiplap.rootfs.sinks import SquashfsOptions, open_sink
+from shiplap.rootfs.sinks import SquashfsOptions
+from shiplap.rootfs.sinks.tar2sqfs import Tar2sqfs
 from storeimages import EPOCH, identity, stored_images, streams
 from tampering import verify
 
@@ -47,7 +48,7 @@ def test_a_group_of_odd_layers_holds_in_both_forms(layers: list[bytes], tmp_path
         sealed, data_root = streams(store)
     (tmp_path / "store.json").write_bytes(store.to_json())
     (tmp_path / "store.tar").write_bytes(data_root)
-    with open_sink(SquashfsOptions(level=1, epoch=EPOCH), tmp_path / "store.squashfs") as write:
+    with Tar2sqfs().open(SquashfsOptions(tool="tar2sqfs", level=1, epoch=EPOCH), tmp_path / "store.squashfs") as write:
         write(sealed)
     for name in ("store.tar", "store.squashfs"):
         links = dict(verify(tmp_path / name))
