@@ -8,11 +8,29 @@ store=/usr/share/shiplap/store
 socket=unix:///run/docker.sock
 root_hash=$(cat "$out/store.roothash")
 
+sealed=
+daemon=
+undo() {
+    # The namespaces end with this script. What is the machine's has to go before: the container's control group, the mapping.
+    if [ -n "$daemon" ]; then
+        docker rm --force cache >/dev/null 2>&1 || true
+        kill "$daemon" 2>/dev/null || true
+        wait "$daemon" || true
+        find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} \; 2>/dev/null || true
+    fi
+    if [ -n "$sealed" ]; then
+        umount "$store" 2>/dev/null || true
+        DM_DISABLE_UDEV=1 veritysetup close "$name"
+    fi
+}
+trap undo EXIT
+trap 'exit 130' INT TERM
+
+docker() { /usr/bin/docker --config /run/docker-config --host "$socket" "$@"; }
 show() { printf '# %s\n' "$*"; "$@"; }
 
 mkdir -p "$store"
 for module in loop dm_verity; do modprobe -q "$module" 2>/dev/null || true; done
-sealed=
 if grep -q device-mapper /proc/misc; then
     # Without udev's help: what happens here is no business of the machine's.
     DM_DISABLE_UDEV=1 veritysetup open "$out/store.squashfs" "$name" "$out/store.verity" "$root_hash"
@@ -32,7 +50,6 @@ ls -l /var/lib/docker/overlay2/*/diff | sed 's/.*\/overlay2\//  overlay2\//; s/\
 dockerd --host "$socket" --data-root /var/lib/docker --exec-root /run/docker --pidfile /run/docker.pid --storage-driver overlay2 \
     --bridge none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$name" >"$work/dockerd.log" 2>&1 &
 daemon=$!
-docker() { /usr/bin/docker --config /run/docker-config --host "$socket" "$@"; }
 
 tries=600
 until docker version >/dev/null 2>&1; do
@@ -66,9 +83,3 @@ fi
 echo "# (/usr/share/man is deleted by a layer, and absent)"
 show docker ps --format 'table {{.Image}}\t{{.Status}}\t{{.Names}}\t{{.Command}}'
 
-docker rm --force cache >/dev/null
-kill "$daemon"
-wait "$daemon" || true
-umount "$store"
-[ -z "$sealed" ] || DM_DISABLE_UDEV=1 veritysetup close "$name"
-find /sys/fs/cgroup -depth -type d -path "*/$name*" -exec rmdir {} \; 2>/dev/null || true

@@ -21,6 +21,7 @@ from typing import Self
 HERE = Path(__file__).resolve().parent
 SEARCH_PATH = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 SETUP_SECONDS = 30.0
+CGROUPS = Path("/sys/fs/cgroup")
 
 _serial = itertools.count()
 
@@ -122,6 +123,8 @@ class PrivateRoot:
     def close(self) -> None:
         """End every process inside, then remove what lies outside the namespaces: control groups and the scratch directory."""
         if self._process is not None:
+            if self.pid and not CGROUPS.is_dir():
+                self._remove_hidden_cgroups()
             self._process.kill()
             self._process.wait()
             if self.pid:
@@ -135,6 +138,21 @@ class PrivateRoot:
             # Its tmpfs was mounted in the namespace only; here it is an empty directory.
             self._scratch.rmdir()
             self._scratch = None
+
+    def _remove_hidden_cgroups(self) -> None:
+        """In a bare chroot the control groups can be seen from inside only: end what is in them first."""
+        script = """
+        kill -KILL -1
+        for try in 1 2 3 4 5 6 7 8 9; do
+            [ "$(find /sys/fs/cgroup -type d -name "$1")" ] || break
+            find /sys/fs/cgroup -depth -type d -path "*/$1*" -exec rmdir {} + 2>/dev/null
+            sleep 0.1
+        done
+        """
+        try:
+            self.run(["sh", "-c", script, "sh", self.cgroup], check=False, timeout=15)
+        except subprocess.TimeoutExpired:
+            pass  # the namespaces end all the same
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -155,8 +173,7 @@ def _gone(pid: int, seconds: float = 20.0) -> None:
 
 def remove_cgroups(name: str, seconds: float = 5.0) -> None:
     """Remove control group ``name`` of every hierarchy; its processes are gone, the kernel may need a moment to notice."""
-    top = Path("/sys/fs/cgroup")
-    for found in [top / name, *sorted(top.glob(f"*/{name}"))]:
+    for found in [CGROUPS / name, *sorted(CGROUPS.glob(f"*/{name}"))]:
         deadline = time.monotonic() + seconds
         while found.is_dir():
             for directory, _, _ in os.walk(found, topdown=False):
