@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commandline import nobody_can_run_it
 import squashfswriting
+from commandline import nobody_can_run_it
 from shiplap.rootfs.squashfs.compress import compressor
 from shiplap.rootfs.squashfs.write import WRITER_NUMBER, Layout
 from squashfsimages import expected_facts, facts_of_image, torture_tree
