@@ -68,6 +68,7 @@ class Console:
             self._stdout.write(shown if shown.endswith("\n") else shown + "\n")
             self._stdout.flush()
         except OSError as error:
+            _discard(self._stdout)
             if error.errno != errno.EPIPE:
                 raise OutputFailure(f"cannot write to standard output: {error.strerror}") from error
 
@@ -126,3 +127,19 @@ def _wants_color(word: str, stream: TextIO) -> bool:
         # https://no-color.org: any non-empty value means no; the flag is stronger than the variable.
         return not os.environ.get("NO_COLOR") and is_terminal(stream)
     return word == "always"
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what is still buffered for ``stream`` go nowhere.
+
+    The interpreter flushes it once more at its end, and exits with 120 when that fails.
+    """
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, descriptor)
+    finally:
+        os.close(nowhere)

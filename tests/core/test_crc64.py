@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 import shiplap.core.layer.crc64 as crc64
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shiplap.core.layer.crc64 import Crc64, backend, fold
 
@@ -77,7 +77,7 @@ def test_both_ways_agree_at_the_borders_of_their_pieces(size: int) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 70_000), max_size=6), st.randoms(use_true_random=False))
 def test_pieces_do_not_matter(way: crc64.Update, sizes: list[int], random: object) -> None:
     pieces = [random.randbytes(size) for size in sizes]  # type: ignore[attr-defined]
