@@ -35,7 +35,7 @@ def write_image(
     """Write an image to ``path``; level None is the default, layout None blocks of 4 KiB."""
     layout = layout or Layout(4096)
     made = compressor(compression, level, layout.block_size_bytes)
-    with FileIO(path, "w") as file, SquashfsWriter(file, str(path), made, layout, jobs=jobs) as writer:
+    with FileIO(path, "w+") as file, SquashfsWriter(file, str(path), made, layout, jobs=jobs) as writer:
         for entry in entries:
             writer.add(entry)
         return writer.finish()

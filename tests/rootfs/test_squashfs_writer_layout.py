@@ -307,7 +307,7 @@ def test_a_file_that_begins_behind_4_gib_is_read_by_the_kernel(tmp_path: Path) -
     from shiplap.rootfs.squashfs.write import SquashfsWriter
 
     entries = [ROOT, file(b"file", NOISE[:300_000]), file(b"small", b"x")]
-    with FileIO(tmp_path / "image", "w") as target, SquashfsWriter(target, "image", compressor("zstd", 1, 131072), Layout()) as writer:
+    with FileIO(tmp_path / "image", "w+") as target, SquashfsWriter(target, "image", compressor("zstd", 1, 131072), Layout()) as writer:
         # A hole of the host's file in front of the data stands for other files' data.
         writer._output.position = target.seek(5 << 30)
         for entry in entries:
