@@ -15,7 +15,7 @@ from pathlib import Path
 from shiplap.audit.chain import BrokenLink, ChainReport, verify_store
 from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
 from shiplap.core.errors import Refused
-from shiplap.core.image import Image
+from shiplap.core.image import Image, chain_ids
 from shiplap.core.jsontext import parse_object
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.limits import Limits
@@ -203,15 +203,25 @@ def _verify_archive(path: Path, verification: Verification, store_json: bytes | 
 def _compare_identity(path: Path, images: Sequence[Image], store_json: bytes) -> None:
     """An archive knows tags only, so digest references of store.json are left out of the comparison."""
     document = parse_object(store_json, what="store.json", limit_bytes=_STORE_JSON_LIMIT_BYTES)
-    if canonical_json(document) != store_json:
-        raise BrokenLink("store.json is not in its canonical form")
     try:
-        stated = {item["config"]: sorted(name for name in item["references"] if "@" not in name) for item in document["images"]}
-    except (KeyError, TypeError) as error:
+        canonical = canonical_json(document)
+        stated = {
+            item["config"]: (
+                sorted(name for name in item["references"] if "@" not in name),
+                [(layer["chainID"], layer["diffID"]) for layer in item["layers"]],
+            )
+            for item in document["images"]
+        }
+    except (KeyError, TypeError, ValueError) as error:
         raise BrokenLink(f"store.json lacks a key or holds another type: {error}") from error
-    found = {image.config_digest: sorted(image.references) for image in images}
+    if canonical != store_json:
+        raise BrokenLink("store.json is not in its canonical form")
+    found = {
+        image.config_digest: (sorted(image.references), list(zip(chain_ids(image.diff_ids), image.diff_ids, strict=True)))
+        for image in images
+    }
     if stated != found:
-        raise BrokenLink(f"store.json lists other images or names than {path.name}")
+        raise BrokenLink(f"store.json lists other images, names or layers than {path.name}")
 
 
 def _bad_block(block: BadBlock) -> str:

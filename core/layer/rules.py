@@ -137,14 +137,14 @@ class LayerBuilder:
         parent = self._parent(parent_path)
         assert parent.children is not None
         if base.startswith(WHITEOUT_PREFIX):
-            self._remove(parent, base, kind)
+            self._remove(parent_path, parent, base, kind)
             self._whiteout(parent, base, header)
             return False
         if kind is None:
             raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
         if len(base) > NAME_MAX_BYTES:
             raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
-        self._remove(parent, base, kind)
+        self._remove(parent_path, parent, base, kind)
         inode = parent.children.get(base)
         if kind is Kind.HARDLINK:
             self._hard_link(parent, base, header)
@@ -184,7 +184,7 @@ class LayerBuilder:
             raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
         return Inode(kind, mode, 0, 0, self._epoch)
 
-    def _remove(self, parent: Inode, base: bytes, kind: Kind | None) -> None:
+    def _remove(self, parent_path: bytes, parent: Inode, base: bytes, kind: Kind | None) -> None:
         """What is there goes, unless a directory meets a directory (archive.go: "merge them")."""
         assert parent.children is not None
         old = parent.children.get(base)
@@ -203,6 +203,8 @@ class LayerBuilder:
                 self.displaced.add(inode.offset)
             if inode.children:
                 removed.extend(inode.children.values())
+        if self._through_link and self._walk(parent_path, make=False) is not parent:
+            raise _Unacceptable("it takes away what its own path goes through")
 
     def _whiteout(self, parent: Inode, base: bytes, header: TarHeader) -> None:
         assert parent.children is not None

@@ -74,7 +74,7 @@ def write_tar_split(
 
     def raw(until: int) -> None:
         nonlocal done
-        while done < until:
+        while done < until and not cancelled():
             piece = window.read(done, min(CHUNK_BYTES, until - done))
             if not piece:
                 raise EOFError(f"{tar.name} ended at byte {done}")
@@ -88,16 +88,18 @@ def write_tar_split(
             raw(offset + size_bytes)
             continue
         raw(offset)
-        writer.file(name, size_bytes, (known.get(offset) or _checksum(tar, window, offset, size_bytes)) if size_bytes else b"")
+        writer.file(name, size_bytes, (known.get(offset) or _checksum(tar, window, offset, size_bytes, cancelled)) if size_bytes else b"")
         done = offset + size_bytes
     raw(tar.size_bytes)
 
 
-def _checksum(tar: FileSlice, window: Window, offset: int, size_bytes: int) -> bytes:
+def _checksum(tar: FileSlice, window: Window, offset: int, size_bytes: int, cancelled: Callable[[], bool]) -> bytes:
     checksum = Crc64()
     if size_bytes <= WINDOW_BYTES:
         checksum.update(window.read(offset, size_bytes))
     else:
         for piece in FileSlice(tar.descriptor, tar.offset + offset, size_bytes, tar.name).chunks():
+            if cancelled():
+                break  # nobody waits for it any more, and a file may be large
             checksum.update(piece)
     return checksum.digest()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, Protocol
 
-from shiplap.core.entries import Entry, FileSlice, Kind
+from shiplap.core.entries import Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.spool import cannot_spool, spool_file, uncompressed_layer
 from shiplap.core.layer.tarsplit import StoredGzip, TarSplitWriter
@@ -31,8 +31,17 @@ SQUASHFS_TIME_MAX = (1 << 32) - 1
 SQUASHFS_IDS_MAX = 65535
 
 
+# tar2sqfs rejects longer extended headers. Engines on ext4 take a sixteenth of it.
+PAX_HEADER_MAX_BYTES = 65536
+_PAX_RECORD_BYTES = 32  # at most, beside name and value
+
+
 class TooManyOwners(Refused):
     """More distinct ids than a SquashFS id table holds."""
+
+
+class TooManyXattrs(Refused):
+    """More extended attributes on one file than a SquashFS tool takes."""
 
 
 def as_squashfs_keeps(entry: Entry) -> Entry:
@@ -74,6 +83,8 @@ class SealedStoreWriter:
 
     def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
         for entry in tree.stream(f"layers/{stored.hex}".encode(), tar):
+            if entry.xattrs:
+                _require_room_for_xattrs(entry, stored)
             self._add(entry)
 
     def metadata(self, facts: LayerFacts, tar_split: FileSlice) -> None:
@@ -100,6 +111,13 @@ class SealedStoreWriter:
             if len(ids) > SQUASHFS_IDS_MAX:
                 raise TooManyOwners(f"the images have more than {SQUASHFS_IDS_MAX} different owners, which no SquashFS can hold")
         self._put(entry)
+
+
+def _require_room_for_xattrs(entry: Entry, stored: StoredLayer) -> None:
+    size_bytes = sum(len(name) + len(value) + _PAX_RECORD_BYTES for name, value in entry.xattrs)
+    if size_bytes + len(entry.path) + 4 * _PAX_RECORD_BYTES > PAX_HEADER_MAX_BYTES:
+        path = entry.path.split(b"/", 2)[-1]
+        raise TooManyXattrs(f"{stored.where}, entry {printable(path)!r}: {size_bytes} bytes of xattrs are more than SquashFS tools take")
 
 
 class DataRootWriter:

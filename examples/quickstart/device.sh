@@ -11,7 +11,7 @@ root_hash=$(cat "$out/store.roothash")
 show() { printf '# %s\n' "$*"; "$@"; }
 
 mkdir -p "$store"
-modprobe -q dm_verity 2>/dev/null || true
+for module in loop dm_verity; do modprobe -q "$module" 2>/dev/null || true; done
 sealed=
 if grep -q device-mapper /proc/misc; then
     # Without udev's help: what happens here is no business of the machine's.

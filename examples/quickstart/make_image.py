@@ -17,14 +17,22 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
-BASE = """base-files base-passwd bash coreutils dash debianutils findutils grep gzip hostname libacl1 libattr1 libaudit1
-    libblkid1 libc-bin libc6 libcap-ng0 libcap2 libcap2-bin libcrypt1 libgcc-s1 libgcrypt20 libgmp10 libgpg-error0 liblz4-1
-    liblzma5 libmount1 libpam-modules libpam-runtime libpam0g libpcre2-8-0 libselinux1 libsmartcols1 libsystemd0 libtinfo6
-    libudev1 libuuid1 libzstd1 login passwd procps sed util-linux zlib1g""".split()
-SERVICE = "iputils-ping libatomic1 libjemalloc2 liblzf1 libproc2-0 libssl3 libstdc++6 redis-server redis-tools".split()
+# fmt: off
+BASE = [
+    "base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "findutils", "grep", "gzip", "hostname",
+    "libacl1", "libattr1", "libaudit1", "libblkid1", "libc-bin", "libc6", "libcap-ng0", "libcap2", "libcap2-bin",
+    "libcrypt1", "libgcc-s1", "libgcrypt20", "libgmp10", "libgpg-error0", "liblz4-1", "liblzma5", "libmount1", "libpam-modules",
+    "libpam-runtime", "libpam0g", "libpcre2-8-0", "libselinux1", "libsmartcols1", "libsystemd0", "libtinfo6",
+    "libudev1", "libuuid1", "libzstd1", "login", "passwd", "procps", "sed", "util-linux", "zlib1g",
+]
+SERVICE = [
+    "iputils-ping", "libatomic1", "libjemalloc2", "liblzf1", "libproc2-0", "libssl3", "libstdc++6", "redis-server",
+    "redis-tools",
+]
+# fmt: on
 NAME = "redis:7"
 USER = 999
 # What iputils-ping's own installation sets: cap_net_raw+ep, as the kernel stores it (linux/capability.h, version 2).
@@ -78,10 +86,11 @@ def layer(contents: Iterable[Member]) -> bytes:
 
 
 def accounts(group: bool = False, *, service: bool = False) -> bytes:
-    lines = ["root:x:0:" if group else "root:x:0:0:root:/root:/bin/bash", "nogroup:x:65534:" if group else "nobody:x:65534:65534::/:/bin/false"]
-    if service:
-        lines.append(f"redis:x:{USER}:" if group else f"redis:x:{USER}:{USER}::/var/lib/redis:/bin/false")
-    return "".join(f"{line}\n" for line in sorted(lines)).encode()
+    """/etc/passwd, or /etc/group."""
+    groups = ["root:x:0:", "nogroup:x:65534:", f"redis:x:{USER}:"]
+    users = ["root:x:0:0:root:/root:/bin/bash", "nobody:x:65534:65534::/:/bin/false", f"redis:x:{USER}:{USER}::/var/lib/redis:/bin/false"]
+    lines = groups if group else users
+    return "".join(f"{line}\n" for line in (lines if service else lines[:2])).encode()
 
 
 def base_layer(packages: list[Path]) -> bytes:
@@ -123,8 +132,8 @@ def slim_layer() -> bytes:
 
 
 def application_layer() -> bytes:
-    settings = b"bind 127.0.0.1\nport 6379\nsave \"\"\ndir /var/lib/redis\nlogfile \"\"\n"
-    hello = b"#!/bin/sh\nredis-cli SET greeting \"hello from the sealed store\"\nredis-cli GET greeting\n"
+    settings = b'bind 127.0.0.1\nport 6379\nsave ""\ndir /var/lib/redis\nlogfile ""\n'
+    hello = b'#!/bin/sh\nredis-cli SET greeting "hello from the sealed store"\nredis-cli GET greeting\n'
     return layer(
         [
             folder("etc"),
@@ -155,7 +164,7 @@ def main(output: Path) -> None:
         layers = [base_layer(base), service_layer(service), slim_layer(), application_layer()]
     config = {
         **platform(),
-        "created": datetime.fromtimestamp(newest, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": datetime.fromtimestamp(newest, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "config": {
             "User": "redis",
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],

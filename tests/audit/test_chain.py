@@ -187,6 +187,13 @@ def test_skeleton_links_that_lead_elsewhere_are_found(made: Made, tmp_path: Path
             verify(form.write())
 
 
+def test_a_fraction_of_a_second_is_found_where_it_can_be_kept(made: Made, tmp_path: Path) -> None:
+    form = Form(tmp_path, made.store_json, made.data_root, image=False)
+    edit(form.entries, form.layer(BASE, "etc/passwd"), mtime_nanoseconds=123456788)
+    with pytest.raises(BrokenLink, match="etc/passwd' has mtime nanoseconds 123456788, it should have 123456789"):
+        verify(form.write())
+
+
 def test_a_layer_that_is_gone_is_found(form: Form) -> None:
     root = form.layer(APP)
     for path in [path for path in form.entries if path == root or path.startswith(root + "/")]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import ImageSpec, docker_archive
@@ -122,7 +125,29 @@ def test_an_archive_with_another_image_than_store_json_says_is_found(tmp_path: P
         assert shiplap_command("build", "--mode", "archive", f"docker-archive:{source}", "-o", str(tmp_path / name)).returncode == 0
     shutil.copy(tmp_path / "two/images.tar", tmp_path / "one/images.tar")
     write_sums(tmp_path / "one")
-    assert "store.json lists other images or names than images.tar" in broken(tmp_path / "one")
+    assert "store.json lists other images, names or layers than images.tar" in broken(tmp_path / "one")
+
+
+ARCHIVED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "another name": (lambda d: d["images"][0].update(references=["docker.io/library/x:1"]), "lists other images, names or layers"),
+    "another layer": (lambda d: d["images"][0]["layers"][0].update(chainID="sha256:" + "0" * 64), "lists other images, names or layers"),
+    "an image too many": (lambda d: d["images"].append({**d["images"][0], "config": "x"}), "lists other images, names or layers"),
+    "half a surrogate": (lambda d: d.update(evil="\ud800"), "lacks a key or holds another type"),
+    "images that are none": (lambda d: d.update(images=[5]), "lacks a key or holds another type"),
+    "a config that is a list": (lambda d: d["images"][0].update(config=[]), "lacks a key or holds another type"),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVED)
+def test_a_store_json_that_does_not_fit_its_archive_is_found(tmp_path: Path, case: str) -> None:
+    change, says = ARCHIVED[case]
+    source = docker_archive(tmp_path / "images.tar", IMAGES)
+    assert shiplap_command("build", "--mode", "archive", f"docker-archive:{source}", "-o", str(tmp_path / "out")).returncode == 0
+    document = json.loads((tmp_path / "out/store.json").read_text())
+    change(document)
+    (tmp_path / "out/store.json").write_text(json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n")
+    write_sums(tmp_path / "out")
+    assert says in broken(tmp_path / "out")
 
 
 # --- what does not

@@ -15,6 +15,7 @@ from images import file
 from layertar import build
 from requirement import require
 from shiplap.core.output import SUMS_NAME
+from shiplap.rootfs.squashfs.reader import SquashfsReader
 from storeimages import APP_IMAGE, DATA_IMAGE, IMAGES
 
 pytestmark = pytest.mark.usefixtures("_tools")
@@ -71,6 +72,8 @@ def test_a_build_says_what_it_made_and_it_is_there(tmp_path: Path, source: str) 
     assert record["verity"]["root-hash"] == result["root-hash"]
     assert str(tmp_path) not in (out / "record.json").read_text()
     assert json.loads((out / "store.json").read_text())["epoch"] == 5
+    with SquashfsReader.open(out / "store.squashfs") as reader:
+        assert reader.superblock.mtime_epoch == 5
 
 
 def test_people_get_names_sizes_and_the_root_hash(tmp_path: Path, source: str) -> None:
@@ -158,6 +161,12 @@ def test_125_layers_are_built_and_126_are_refused(tmp_path: Path) -> None:
     deeper = docker_archive(tmp_path / "deeper.tar", [ImageSpec(layers, tags=["deep:1"])])
     error = refused(f"docker-archive:{deeper}", "-o", str(tmp_path / "none"))
     assert "126 layers" in error["message"] and "125" in error["message"] and "max depth exceeded" in error["message"]
+
+
+def test_an_image_without_layers_is_built_and_holds(tmp_path: Path) -> None:
+    empty = docker_archive(tmp_path / "empty.tar", [ImageSpec([], tags=["empty:1"])])
+    built(tmp_path / "out", f"docker-archive:{empty}", "--output", "squashfs,verity,tar")
+    assert shiplap_command("verify", str(tmp_path / "out")).returncode == 0
 
 
 def test_two_images_of_one_name_and_two_platforms_are_refused(tmp_path: Path, source: str) -> None:

@@ -110,7 +110,9 @@ def test_a_killed_build_leaves_the_one_before_it_and_the_next_one_cleans_up(arch
 
 def test_a_second_build_into_the_same_folder_is_refused_and_disturbs_nobody(archives: Path, tmp_path: Path) -> None:
     work = Build(archives, tmp_path / "out")
+    work.process.send_signal(signal.SIGSTOP)  # a fast machine would be done before the second one begins
     done = shiplap_command("build", f"docker-archive:{archives / 'small.tar'}", "-o", str(tmp_path / "out"))
+    work.process.send_signal(signal.SIGCONT)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-2].startswith(f"error: another build is writing to {tmp_path / 'out'}")
     assert any((tmp_path / "out").glob(f"{STAGE_PREFIX}*/store.squashfs")), "the first build's work is still there"

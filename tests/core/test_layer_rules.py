@@ -337,6 +337,40 @@ def test_the_builder_says_what_lies_at_its_own_name() -> None:
     assert hidden == [b"ln/g", b".wh.x"]
 
 
+OWN_PARENT = {
+    "a file": [symlink("ln", "."), file("ln/f"), file("ln/ln", b"now a file")],
+    "a directory": [symlink("ln", "."), directory("ln/ln")],
+    "a symlink": [symlink("ln", "."), symlink("ln/ln", "x")],
+    "a hard link": [symlink("ln", "."), file("o"), hardlink("ln/ln", "o")],
+    "a file in place of the directory that holds the link": [directory("x"), symlink("x/up", ".."), file("x/up/x", b"1")],
+    "a whiteout of the link": [symlink("ln", "."), file("ln/.wh.ln")],
+}
+
+
+@pytest.mark.parametrize("case", OWN_PARENT)
+def test_an_entry_that_takes_its_own_parent_away_is_refused(case: str) -> None:
+    assert result(build(OWN_PARENT[case])) is None  # tried: Docker 20.10 finds no such directory any more
+
+
+def test_a_link_to_itself_is_no_harm() -> None:
+    layer = [symlink("ln", "."), directory("ln/d"), file("ln/d/e"), file("/ln/d/e", b"again"), file("./ln/ln2")]
+    found = result(build(layer))
+    assert found == (7, ["d dir 0755 0:0", "d/e file 0644 0:0 size=5", "ln symlink 0777 0:0 -> .", "ln2 file 0644 0:0 size=1"])
+
+
+def test_what_replaces_a_link_to_a_parent_is_that_parent_from_then_on() -> None:
+    layer = [directory("a"), symlink("/ln", "a"), file("ln/x"), symlink("ln", "b"), directory("b"), file("ln/y")]
+    paths = [(entry.path, entry.kind) for entry in tree_of(build(layer)) if entry.kind is not Kind.DIRECTORY]
+    assert paths == [(b"a/x", Kind.REGULAR), (b"b/y", Kind.REGULAR), (b"ln", Kind.SYMLINK)]
+
+
+def test_a_hard_link_between_two_files_behind_a_link_hides_neither() -> None:
+    layer = build([directory("d"), symlink("ln", "d"), file("ln/a", b"1"), hardlink("ln/h", "d/a"), file("ln/b", b"2")])
+    with as_file(layer) as tar:
+        _, outline = unpacked(tar)
+    assert [header.name for header in headers(layer) if header.data_offset in outline.inside] == [b"ln/a", b"ln/b"]
+
+
 def test_capabilities_are_what_the_kernel_would_store() -> None:
     v3 = CAPABILITY[:3] + b"\3" + CAPABILITY[4:] + b"\xe8\3\0\0"
     good = [CAPABILITY, b"\0" + CAPABILITY[1:], v3]

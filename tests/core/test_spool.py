@@ -215,3 +215,25 @@ def test_a_tmpdir_without_room_is_found_before_it_is_full(tmp_path: Path) -> Non
     done = with_small_disk(tmp_path / "tmp", "20m", command, env)
     assert (done.returncode, done.stderr) == (1, "")
     assert f"no room to spool its tar: 20 MiB are free in {tmp_path}/tmp | set TMPDIR" in done.stdout
+
+
+FLUSHED = """
+from shiplap.core.errors import OutsideFailure
+from shiplap.core.layer.spool import cannot_spool, spool_file
+try:
+    with spool_file("layer") as spool:
+        try:
+            spool.write(b"x" * 100)
+            spool.flush()
+        except OSError as error:
+            raise cannot_spool("layer", error) from error
+except OutsideFailure as error:
+    print(error.message)
+"""
+
+
+def test_what_is_still_buffered_when_the_disk_is_full_hides_no_error() -> None:
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10, 10))
+    done = subprocess.run([sys.executable, "-c", FLUSHED], env=environment(), capture_output=True, text=True, preexec_fn=limit)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("layer: cannot spool to ") and done.stdout.endswith(": File too large\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from archives import ImageSpec
-from images import file
+from images import X, file
 from layertar import build
 from memorytar import headers
 from requirement import require
@@ -24,7 +24,7 @@ from shiplap.core.layer.tree import Inode, LayerTree
 from shiplap.core.reference import parse_reference
 from shiplap.core.store.docker import link_name
 from shiplap.core.store.model import StoredImage, unique_layers
-from shiplap.core.store.writer import SQUASHFS_IDS_MAX, DataRootWriter, SealedStoreWriter, TooManyOwners
+from shiplap.core.store.writer import SQUASHFS_IDS_MAX, DataRootWriter, SealedStoreWriter, TooManyOwners, TooManyXattrs
 from shiplap.core.tar.records import write_records
 from shiplap.rootfs.sinks import SquashfsOptions, open_sink
 from shiplap.rootfs.squashfs.reader import SquashfsReader
@@ -240,6 +240,26 @@ def test_more_owners_than_a_squashfs_can_count_are_refused(tmp_path: Path) -> No
         with pytest.raises(TooManyOwners, match="more than 65535 different owners"):
             writer.tree(stored, LayerTree(root), FileSlice(-1, 0, 0))
         DataRootWriter(store, lambda data: None).tree(stored, LayerTree(root), FileSlice(-1, 0, 0))  # a tar holds any number
+
+
+def test_more_xattrs_than_a_squashfs_tool_takes_are_refused(tmp_path: Path) -> None:
+    require("tar2sqfs")
+    fits = {X + "user.a": b"v" * 60_000, **{f"{X}user.{n}": b"1" for n in range(100)}}
+    name = "d/" * 50 + "f"
+    for pax, says in (
+        (fits, ""),
+        ({**fits, X + "user.b": b"v" * 6000}, f"entry '{name}': .* bytes of xattrs are more than SquashFS tools take"),
+    ):
+        spec = ImageSpec([build([file(name, pax=pax)])], tags=["x:1"])
+        with stored_images(tmp_path, [spec]) as images:
+            store = identity(images)
+            if says:
+                with pytest.raises(TooManyXattrs, match=f"docker.io/library/x:1, layer 0 .*{says}"):
+                    streams(store)
+            else:
+                sealed, _ = streams(store)
+                with open_sink(SquashfsOptions(level=1), tmp_path / "image") as sink:
+                    sink(sealed)
 
 
 def test_the_largest_number_of_owners_can_be_read_back(tmp_path: Path) -> None:

@@ -69,7 +69,10 @@ READ: dict[str, tuple[bytes, Mapping[str, Any]]] = {
     "ustar with blanks for version is v7": (raw(magic=b"ustar ", version=b"00", prefix=b"pre"), {"name": b"f"}),
     "a prefix that is not ASCII": (raw(prefix=b"pr\xe9"), {"name": b"pr\xe9/f"}),
     "a prefix of 155 bytes": (raw(prefix=b"p" * 155), {"name": b"p" * 155 + b"/f"}),
-    "star has a shorter prefix": (build([item("f", raw={"prefix": b"p" * 131, 508: b"tar\0"})]), {"name": b"p" * 131 + b"/f"}),
+    "star has a shorter prefix, and times behind it": (
+        build([item("f", raw={"prefix": b"p" * 131, 476: b"00000000012\0", 508: b"tar\0"})]),
+        {"name": b"p" * 131 + b"/f"},
+    ),
     "GNU has a prefix where its times are no numbers": (
         build([item("f", dialect="gnu", raw={"prefix": b"pre/fix"})]),
         {"name": b"pre/fix/f"},

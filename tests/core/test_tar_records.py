@@ -127,6 +127,12 @@ def test_extreme_fields_come_out_of_our_reader(entry: Entry) -> None:
     assert_read_back(entry, tar_of([entry]))
 
 
+def test_a_pax_record_counts_the_digits_of_its_own_length() -> None:
+    for size in range(1, 1100):
+        entry = regular(b"f", xattrs=((b"user.a", b"v" * size),))
+        assert_read_back(entry, tar_of([entry]))
+
+
 def test_headers_are_whole_blocks_with_canonical_fields() -> None:
     for entry in EXTREMES:
         header = entry_header(entry)

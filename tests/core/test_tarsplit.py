@@ -180,6 +180,19 @@ def test_writing_stops_when_it_is_cancelled() -> None:
     assert len(found) == 2  # the first header and its file
 
 
+def test_writing_stops_within_a_large_file_when_it_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    class Counting(Crc64):
+        def update(self, data: bytes) -> None:
+            seen.append(len(data))
+
+    monkeypatch.setattr("shiplap.core.layer.unpack.Crc64", Counting)
+    with as_file(build([item("f", data=bytes(9 << 20))])) as file:
+        write_tar_split(file, unpacked(file)[1], TarSplitWriter(lambda data: None), cancelled=lambda: sum(seen) > 2 << 20)
+    assert sum(seen) == 3 << 20
+
+
 def test_a_file_that_became_shorter_is_an_end_of_file() -> None:
     with as_file(build([item("f", data=b"1" * 100_000)])) as file:
         outline = unpacked(file)[1]
@@ -340,3 +353,8 @@ def test_a_file_of_another_content_is_refused(content: bytes) -> None:
     with pytest.raises(TarSplitCorrupt, match="layer: the content of 'f' does not fit its size and checksum"):
         list(assemble(parts, lambda name: [content], what="layer"))
     assert b"".join(assemble(parts, lambda name: [b"a", b"", b"bc"], what="layer")) == b"headabctail"
+
+
+def test_a_file_of_another_size_than_stated_is_refused_although_its_checksum_fits() -> None:
+    with pytest.raises(TarSplitCorrupt, match="does not fit its size"):
+        list(assemble([FilePart(b"f", 3, crc(b"abcd"))], lambda name: [b"abcd"], what="layer"))
