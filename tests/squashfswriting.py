@@ -35,7 +35,7 @@ def write_image(
     """Write an image to ``path``; level None is the default, layout None blocks of 4 KiB."""
     layout = layout or Layout(4096)
     made = compressor(compression, level, layout.block_size_bytes)
-    with FileIO(path, "w") as file, SquashfsWriter(file, str(path), made, layout, jobs=jobs) as writer:
+    with FileIO(path, "w+") as file, SquashfsWriter(file, str(path), made, layout, jobs=jobs) as writer:
         for entry in entries:
             writer.add(entry)
         return writer.finish()
@@ -47,14 +47,15 @@ def file(path: bytes, data: bytes, **attributes: object) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Content that is made when it is read: zeros, with ``data`` at the places ``at``."""
+    """Content that is made when it is read: zeros (or ``fill``), with ``data`` at the places ``at``."""
 
     size_bytes: int
     data: bytes = b""
     at: tuple[int, ...] = ()
+    fill: bytes = b"\0"
 
     def chunks(self) -> Iterator[bytes]:
-        zeros = bytes(1 << 20)
+        zeros = self.fill * (1 << 20)
         for start in range(0, self.size_bytes, 1 << 20):
             size = min(1 << 20, self.size_bytes - start)
             piece = zeros if size == 1 << 20 else zeros[:size]

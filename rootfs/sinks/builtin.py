@@ -25,7 +25,7 @@ class Builtin:
         compression = _compressor(options)
         layout = Layout(options.block_size_bytes, options.epoch)
         try:
-            file = FileIO(output, "x")
+            file = FileIO(output, "x+")
         except OSError as error:
             raise OutsideFailure(f"builtin cannot write {output}: {error.strerror}") from error
         with file, SquashfsWriter(file, str(output), compression, layout, jobs=options.effective_jobs) as writer:

@@ -4,7 +4,7 @@ Each compressor is one call on a whole block of at most 1 MiB, in a context that
 releases the interpreter lock while it works. What comes out depends on library, version, level and block
 size alone; ``Compressor.library`` names the first two for the record.
 
-zlib and liblzma come with Python itself. For zstd and lz4 the system's own shared libraries are called with
+zlib and liblzma come with Python itself (liblzma with nearly every one). For zstd and lz4 the system's own shared libraries are called with
 ctypes: every host that has a SquashFS kernel tool, libarchive, systemd or oe-core's, Buildroot's or Debian's
 base packages has them, no host has a binding package in common, and Python's own ``compression.zstd`` exists
 only from 3.14 on. It is used where the shared library cannot be loaded. docs/squashfs-format.md has the reasons.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import lzma
 import struct
 import threading
 import zlib
@@ -39,6 +38,7 @@ LEVELS: dict[str, tuple[int, int, int] | None] = {
 _NOT_A_LEVEL = 0
 # xz's own default preset; blocks are too small for a higher one to find more.
 _XZ_PRESET = 6
+_LZMA_HINT = "in Buildroot set BR2_PACKAGE_HOST_PYTHON3_XZ; elsewhere build Python with liblzma's headers present"
 _ZSTD_PACKAGE_HINT = "on Debian: apt-get install libzstd1; in Yocto add zstd-native, in Buildroot host-zstd to the dependencies"
 _LZ4_PACKAGE_HINT = "on Debian: apt-get install liblz4-1; in Yocto add lz4-native, in Buildroot host-lz4 to the dependencies"
 
@@ -92,6 +92,10 @@ def _gzip(level: int, block_size_bytes: int) -> Compressor:
 
 
 def _xz(level: int, block_size_bytes: int) -> Compressor:
+    try:
+        import lzma
+    except ImportError:
+        raise ProgramMissing("xz blocks cannot be written: this Python was built without its lzma module", hint=_LZMA_HINT) from None
     # Linux allocates a dictionary of the block's size and refuses streams that want more; and it knows only CRC32.
     filters = [{"id": lzma.FILTER_LZMA2, "preset": _XZ_PRESET, "dict_size": block_size_bytes}]
 

@@ -6,6 +6,7 @@ import ctypes
 import lzma
 import random
 import struct
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -121,6 +122,15 @@ def test_a_missing_library_is_named_with_what_to_install(monkeypatch: pytest.Mon
         assert package in str(caught.value.hint)
     assert compressor("xz", None, 4096).library == "liblzma unknown"
     assert compressor("gzip", None, 4096).new()(TEXT, 0, 4096)
+
+
+def test_a_python_without_lzma_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Buildroot builds its host Python unless it is asked for more.
+    monkeypatch.setitem(sys.modules, "lzma", None)
+    with pytest.raises(ProgramMissing, match="built without its lzma module") as caught:
+        compressor("xz", None, 4096)
+    assert "BR2_PACKAGE_HOST_PYTHON3_XZ" in str(caught.value.hint)
+    assert compressor("gzip", None, 4096).library
 
 
 def test_a_library_without_a_function_counts_as_missing() -> None:

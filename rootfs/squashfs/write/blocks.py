@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,9 +13,6 @@ from shiplap.rootfs.squashfs.write.output import ImageOutput
 STORED = 1 << 24
 """Bit of a block's size word: the block is not compressed. A word of 0 is a hole."""
 
-HOLE_DIGEST = bytes(32)
-"""Stands for the digest of a block of zeros, which nobody computes."""
-
 # One piece of work for a thread: so much that handing it over costs little, so little that all threads end together.
 _BATCH_BYTES = 256 << 10
 # What waits or is being compressed, at most, unless one batch for each thread is more.
@@ -25,23 +21,14 @@ _PENDING_BYTES = 48 << 20
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A batch, compressed. ``words``: size words, ``data``: what to write for those that are no holes, ``digests``: see block_digest."""
+    """A batch, compressed. ``words``: size words, ``data``: what to write for those that are no holes."""
 
     words: list[int]
     data: list[bytes]
-    digests: list[bytes]
 
 
 Take = Callable[[int, Blocks], object]
 """``take(position, blocks)``: called in the order of the batches; the batch begins at byte ``position`` of the image."""
-
-
-def block_digest(data: bytes, start: int, end: int, zeros: bytes) -> bytes:
-    """SHA-256 of ``data[start:end]``, HOLE_DIGEST if it is all zeros; ``zeros`` is a whole block of them."""
-    if not data[start] and data.startswith(zeros if end - start == len(zeros) else zeros[: end - start], start):
-        return HOLE_DIGEST
-    with memoryview(data) as view:
-        return hashlib.sha256(view[start:end]).digest()
 
 
 class BlockWriter:
@@ -54,18 +41,15 @@ class BlockWriter:
         self._output = output
         self._local = ThreadDeflate(compressor)
         self._block_size_bytes = block_size_bytes
-        self.zeros = bytes(block_size_bytes)
+        self._zeros = bytes(block_size_bytes)
         self.batch_bytes = max(block_size_bytes, _BATCH_BYTES)
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="squashfs-block")
         self._most = max(jobs + 1, min(4 * jobs, _PENDING_BYTES // self.batch_bytes))
         self._pending: deque[tuple[Future[Blocks], Take]] = deque()
 
-    def put_data(self, data: bytes, start: int, end: int, take: Take, first_digest: bytes | None = None) -> None:
-        """Compress ``data[start:end]`` as blocks of a file, the last of which may be short; blocks of zeros become holes.
-
-        ``first_digest``: the first block's, where it is known already.
-        """
-        self._put(self._pool.submit(self._compress, data, start, end, first_digest), take)
+    def put_data(self, data: bytes, start: int, end: int, take: Take) -> None:
+        """Compress ``data[start:end]`` as blocks of a file, the last of which may be short; blocks of zeros become holes."""
+        self._put(self._pool.submit(self._compress, data, start, end), take)
 
     def put_fragments(self, data: bytes, take: Take) -> None:
         """Compress ``data`` as one fragment block. It is never a hole, which Linux knows in files only."""
@@ -93,22 +77,19 @@ class BlockWriter:
             self._output.write(data)
         take(position, blocks)
 
-    def _compress(self, data: bytes, start: int, end: int, first_digest: bytes | None) -> Blocks:
-        size, zeros = self._block_size_bytes, self.zeros
-        blocks = Blocks([], [], [])
+    def _compress(self, data: bytes, start: int, end: int) -> Blocks:
+        size, zeros = self._block_size_bytes, self._zeros
+        blocks = Blocks([], [])
         for at in range(start, end, size):
             stop = min(at + size, end)
-            digest = first_digest or block_digest(data, at, stop, zeros)
-            first_digest = None
-            blocks.digests.append(digest)
-            if digest == HOLE_DIGEST:
+            if not data[at] and data.startswith(zeros if stop - at == size else zeros[: stop - at], at):
                 blocks.words.append(0)
             else:
                 self._compress_block(data, at, stop, blocks)
         return blocks
 
     def _compress_one(self, data: bytes) -> Blocks:
-        blocks = Blocks([], [], [])
+        blocks = Blocks([], [])
         self._compress_block(data, 0, len(data), blocks)
         return blocks
 

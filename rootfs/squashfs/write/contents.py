@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from shiplap.core.entries import Content
 from shiplap.rootfs.squashfs.superblock import NOTHING
-from shiplap.rootfs.squashfs.write.blocks import Blocks, BlockWriter, block_digest
+from shiplap.rootfs.squashfs.write.blocks import Blocks, BlockWriter
 from shiplap.rootfs.squashfs.write.fragments import FragmentWriter
+from shiplap.rootfs.squashfs.write.stored import StoredBlocks
 
 # An offset lies in a block, and a block has at most 1 MiB.
 _OFFSET_BITS = 20
+# What a run is known by at first. More would make fewer false alarms, but takes time for every file.
+_BEGINNING_BYTES = 4096
 
 
 class Place(NamedTuple):
@@ -25,26 +30,28 @@ class Place(NamedTuple):
 
 
 class ContentWriter:
-    """Stores contents. Equal ones are found by SHA-256, runs and tails each for themselves.
+    """Stores contents. Equal ones are found, runs and tails each for themselves, and stored once.
 
-    Each content is read once; a second time only when it begins like an earlier one of the same length and then
-    turns out to be another. ``tails``: whether the last, short block of a larger file may go into a fragment.
+    Tails are known by their SHA-256. A run is first known by its length and its beginning alone; when another one
+    has these too, the digest of the first is made from what is stored, and the other is read to its end before it
+    is compressed. So nearly every content is read once and large ones are hardly ever hashed.
+
+    ``tails``: whether the last, short block of a larger file may go into a fragment.
     """
 
-    def __init__(self, blocks: BlockWriter, fragments: FragmentWriter, block_size_bytes: int, *, tails: bool) -> None:
+    def __init__(self, blocks: BlockWriter, fragments: FragmentWriter, stored: StoredBlocks, block_size_bytes: int, *, tails: bool) -> None:
         self._blocks = blocks
         self._fragments = fragments
+        self._stored = stored
         self._block_size_bytes = block_size_bytes
         self._tails = tails
         # A longer tail gets a block of its own: nothing is gained by packing it (measured: docs/squashfs-format.md), and
         # who reads it need not decompress its neighbours.
         self._fragment_limit_bytes = block_size_bytes // 2
         self._tail_places: dict[bytes, int] = {}
-        self._begun: set[bytes] = set()
+        self._runs_by_beginning: dict[bytes, int | None] = {}  # None: there are several, all known by their digests
         self._runs_by_digest: dict[bytes, int] = {}
-        self._starts = array("Q")
-        self._first_words = array("Q")
-        self._words = array("I")
+        self._runs = _Runs()
         self.duplicate_bytes = 0
         """Bytes of contents that were there already."""
 
@@ -63,8 +70,7 @@ class ContentWriter:
 
     def run(self, number: int, block_count: int) -> tuple[int, array[int]]:
         """First byte in the image (0 if all are holes) and size words of a run, once everything has been settled."""
-        first = self._first_words[number]
-        return self._starts[number], self._words[first : first + block_count]
+        return self._runs.start(number), self._runs.words(number, block_count)
 
     def _put_tail(self, run: int, tail: bytes) -> Place:
         digest = hashlib.sha256(tail).digest()
@@ -81,69 +87,67 @@ class ContentWriter:
         """The number of the run of the content's first ``run_bytes`` bytes, and what follows them."""
         reading = _Reading(content, run_bytes, self._block_size_bytes, self._blocks.batch_bytes)
         batches = reading.batches()
-        data, start, end = next(batches)
-        first_digest = block_digest(data, start, min(start + self._block_size_bytes, end), self._blocks.zeros)
-        beginning = first_digest + run_bytes.to_bytes(8, "little")
-        if beginning in self._begun:
-            known = self._known_run(first_digest, data, start, end, batches)
+        data, start, end = first = next(batches)
+        beginning = run_bytes.to_bytes(8, "little") + hashlib.sha256(data[start : min(end, start + _BEGINNING_BYTES)]).digest()
+        digest = None
+        if beginning in self._runs_by_beginning:
+            self._know_by_digest(beginning, run_bytes)
+            digest = _digest(chain((first,), batches))
+            known = self._runs_by_digest.get(digest)
             if known is not None:
                 self.duplicate_bytes += run_bytes
                 return known, reading.tail
             reading = _Reading(content, run_bytes, self._block_size_bytes, self._blocks.batch_bytes)
             batches = reading.batches()
-            data, start, end = next(batches)
-        self._begun.add(beginning)
-        taker = _RunTaker(self._starts, self._first_words, self._words, self._runs_by_digest, -(-run_bytes // self._block_size_bytes))
-        self._blocks.put_data(data, start, end, taker.take, first_digest)
-        for data, start, end in batches:
-            self._blocks.put_data(data, start, end, taker.take)
-        return taker.run, reading.tail
+            first = next(batches)
+        run = self._runs.begin()
+        if digest is None:
+            self._runs_by_beginning[beginning] = run
+        else:
+            self._runs_by_digest[digest] = run
+        for data, start, end in chain((first,), batches):
+            self._blocks.put_data(data, start, end, partial(self._runs.take, run))
+        return run, reading.tail
 
-    def _known_run(self, first_digest: bytes, data: bytes, start: int, end: int, batches: Iterator[tuple[bytes, int, int]]) -> int | None:
-        """The earlier run that is equal to the one whose first batch is given, if there is one. Reads it all."""
-        # The digests of runs are complete once they have been written.
-        self._blocks.settle()
-        size, zeros = self._block_size_bytes, self._blocks.zeros
-        whole = hashlib.sha256(first_digest)
-        start += size
-        while True:
-            for at in range(start, end, size):
-                whole.update(block_digest(data, at, min(at + size, end), zeros))
-            try:
-                data, start, end = next(batches)
-            except StopIteration:
-                return self._runs_by_digest.get(whole.digest())
+    def _know_by_digest(self, beginning: bytes, run_bytes: int) -> None:
+        """Make sure that the runs with this beginning can be found by their digests."""
+        run = self._runs_by_beginning[beginning]
+        if run is not None:
+            self._blocks.settle()
+            words = self._runs.words(run, -(-run_bytes // self._block_size_bytes))
+            self._runs_by_digest[self._stored.digest(self._runs.start(run), words, run_bytes)] = run
+            self._runs_by_beginning[beginning] = None
 
 
-class _RunTaker:
-    """One run on its way through the threads."""
+class _Runs:
+    """Where the runs lie, in the order in which they were begun."""
 
-    __slots__ = ("_first_words", "_left", "_runs_by_digest", "_starts", "_whole", "_words", "run")
+    def __init__(self) -> None:
+        self._starts = array("Q")
+        self._first_words = array("Q")
+        self._words = array("I")
 
-    def __init__(
-        self, starts: array[int], first_words: array[int], words: array[int], runs_by_digest: dict[bytes, int], block_count: int
-    ) -> None:
-        self._starts = starts
-        self._first_words = first_words
-        self._words = words
-        self._runs_by_digest = runs_by_digest
-        self._left = block_count
-        self._whole = hashlib.sha256()
-        self.run = len(starts)
-        if self.run >= NOTHING:
+    def begin(self) -> int:
+        """The number of a further run."""
+        self._starts.append(0)
+        if len(self._starts) > NOTHING:
             raise OverflowError("more runs of blocks than 32 bits can number")
-        starts.append(0)
+        return len(self._starts) - 1
 
-    def take(self, position: int, blocks: Blocks) -> None:
-        if len(self._first_words) == self.run:
+    def take(self, run: int, position: int, blocks: Blocks) -> None:
+        """Note a batch of the run's blocks; batches come in order."""
+        if len(self._first_words) == run:
             self._first_words.append(len(self._words))
-        if blocks.data and not self._starts[self.run]:
-            self._starts[self.run] = position
+        if blocks.data and not self._starts[run]:
+            self._starts[run] = position
         self._words.extend(blocks.words)
-        self._whole.update(b"".join(blocks.digests))
-        self._left -= len(blocks.words)
-        if not self._left:
-            self._runs_by_digest[self._whole.digest()] = self.run
+
+    def start(self, run: int) -> int:
+        return self._starts[run]
+
+    def words(self, run: int, block_count: int) -> array[int]:
+        first = self._first_words[run]
+        return self._words[first : first + block_count]
 
 
 class _Reading:
@@ -180,6 +184,15 @@ class _Reading:
         self.tail = b"".join(held)
         if self._run_bytes - left + held_bytes != self._content.size_bytes:
             raise EOFError(f"a content of {self._content.size_bytes} bytes has {self._run_bytes - left + held_bytes}")
+
+
+def _digest(batches: Iterable[tuple[bytes, int, int]]) -> bytes:
+    """SHA-256 of all batches together."""
+    whole = hashlib.sha256()
+    for data, start, end in batches:
+        with memoryview(data) as view:
+            whole.update(view[start:end])
+    return whole.digest()
 
 
 def _whole(content: Content) -> bytes:

@@ -14,7 +14,6 @@ _NAME = struct.Struct("<HhHH")
 _INDEX = struct.Struct("<III")
 _GROUP_LIMIT = 256
 _INDEX_LIMIT = 0xFFFF
-_HIGHEST_DIFFERENCE, _LOWEST_DIFFERENCE = 0x7FFF, -0x8000
 
 
 class Name(NamedTuple):
@@ -46,9 +45,10 @@ class DirectoryTable:
     def write(self, names: Iterable[Name], link_count: int) -> Listing:
         """Write one listing, its names sorted by their bytes.
 
-        Besides where the format wants it (256 names, another inode block, too large a difference of inode
-        numbers) a new group begins where the names have reached the next metadata block. So every block has a
-        header early on for the index to point to, and Linux finds a name by reading hardly more than one block.
+        Besides where the format wants it (256 names, another inode block) a new group begins where the names have
+        reached the next metadata block. So every block has a header early on for the index to point to, and Linux
+        finds a name by reading hardly more than one block. Inodes are numbered as they lie, so that the numbers of
+        those in one block never differ by more than the format's 16 bits.
         """
         metadata = self._metadata
         start = metadata.reference
@@ -58,7 +58,6 @@ class DirectoryTable:
             if parts.count and (
                 parts.count == _GROUP_LIMIT
                 or block != parts.inode_block
-                or not _LOWEST_DIFFERENCE <= number - parts.base <= _HIGHEST_DIFFERENCE
                 or len(metadata.pending) + _HEADER.size + len(parts.lines) >= METADATA_BYTES
             ):
                 parts.flush()

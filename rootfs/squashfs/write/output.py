@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from io import FileIO
 
 from shiplap.core.errors import OutsideFailure
@@ -11,7 +12,7 @@ PADDING_BYTES = 4096
 
 
 class ImageOutput:
-    """A file that is filled from its start. Raises OutsideFailure when the disk fails.
+    """A file that is filled from its start, and can be read back. Raises OutsideFailure when the disk fails.
 
     Without a buffer, so that a full disk is met here and never again when the file is closed; blocks are large enough.
     """
@@ -26,6 +27,19 @@ class ImageOutput:
     def write(self, data: bytes) -> None:
         self._write(data)
         self.position += len(data)
+
+    def read(self, position: int, size_bytes: int) -> bytes:
+        """Bytes that have been written before."""
+        data = b""
+        try:
+            while len(data) < size_bytes:
+                piece = os.pread(self._file.fileno(), size_bytes - len(data), position + len(data))
+                if not piece:
+                    raise OutsideFailure(f"{self._name} has lost what was written at byte {position}")
+                data += piece
+        except OSError as error:
+            raise OutsideFailure(f"builtin cannot read {self._name}: {error.strerror}") from error
+        return data
 
     def finish(self, superblock: bytes) -> None:
         """Pad the end and put the superblock over the zeros that were left for it."""

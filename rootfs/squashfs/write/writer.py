@@ -21,6 +21,7 @@ from shiplap.rootfs.squashfs.write.inodetable import Attributes, InodeRows, Inod
 from shiplap.rootfs.squashfs.write.metadata import NO_TABLE, MetadataWriter, write_table
 from shiplap.rootfs.squashfs.write.names import ROOT, Names
 from shiplap.rootfs.squashfs.write.output import ImageOutput
+from shiplap.rootfs.squashfs.write.stored import StoredBlocks
 from shiplap.rootfs.squashfs.write.tree import number_inodes, write_tree
 from shiplap.rootfs.squashfs.write.xattrtable import XattrTable
 
@@ -80,7 +81,7 @@ class Written:
 class SquashfsWriter:
     """Writes one image. A context manager: leaving it ends the threads, whether ``finish`` was reached or not.
 
-    ``file``: empty, unbuffered, seekable; the caller syncs and closes it. ``jobs``: threads that compress, None for one
+    ``file``: empty, unbuffered, for reading and writing; the caller syncs and closes it. ``jobs``: threads that compress, None for one
     for each processor; never changes the bytes.
 
     Entries come with parents before children, as entry streams do. A directory that is missing is 0755 of 0:0 at the
@@ -99,7 +100,8 @@ class SquashfsWriter:
         size = layout.block_size_bytes
         self._blocks = BlockWriter(self._output, compressor, size, jobs or len(os.sched_getaffinity(0)))
         self._fragments = FragmentWriter(self._blocks, size)
-        self._contents = ContentWriter(self._blocks, self._fragments, size, tails=layout.tails)
+        stored = StoredBlocks(self._output, compressor, size)
+        self._contents = ContentWriter(self._blocks, self._fragments, stored, size, tails=layout.tails)
         self._xattrs = XattrTable(self._deflate)
         self._ids: dict[int, int] = {}
         self._rows = InodeRows()
