@@ -184,6 +184,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         b"tail": bytes(BLOCK) + b"x",
         b"zero-tail": bytes(BLOCK + 100),
         b"long-zero-tail": bytes(2 * BLOCK - 1),
+        b"short-hole": NOISE[2 * BLOCK : 3 * BLOCK] + bytes(BLOCK // 2 + 1),
     }
     used([ROOT, *(file(name, data) for name, data in contents.items())], tmp_path)
     with open_squashfs(tmp_path / "image") as image:
@@ -191,7 +192,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         assert words[b"all"] == [0] * 5 and data_of(image, b"all").start == 0
         assert words[b"first"] == [0, BLOCK | 1 << 24] and words[b"last"] == [BLOCK | 1 << 24, 0]
         assert words[b"tail"] == [0] == words[b"zero-tail"]
-        assert words[b"long-zero-tail"] == [0, 0]
+        assert words[b"long-zero-tail"] == [0, 0] and words[b"short-hole"] == [BLOCK | 1 << 24, 0]
         assert inode_type(image, b"all") == 9
     # What Linux counts as blocks of 512 bytes: holes do not count; never none at all.
     said = kernel_says(tmp_path / "image", tmp_path, 'stat -c "%n %b" *').split()
@@ -202,6 +203,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         "tail": "1",
         "zero-tail": "1",
         "long-zero-tail": "1",
+        "short-hole": "8",
     }
 
 
