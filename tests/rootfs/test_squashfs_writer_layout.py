@@ -15,6 +15,7 @@ from shiplap.rootfs.squashfs import SquashfsReader, open_squashfs
 from shiplap.rootfs.squashfs.inodes import FileData, Listing
 from shiplap.rootfs.squashfs.metadata import MetadataArea
 from shiplap.rootfs.squashfs.write import Layout, Written
+from shiplap.rootfs.squashfs.write.stored import StoredBlocks
 from squashfsimages import expected_facts, facts_of_image, facts_of_the_kernel, torture_tree
 from squashfswriting import ROOT, Pattern, file, golden_tree, kernel_says, write_image
 
@@ -150,6 +151,21 @@ def test_contents_that_only_begin_alike_are_kept_apart(size: int, tmp_path: Path
     contents += [contents[1], contents[0]]
     written = used([ROOT, *(file(b"%d" % number, content) for number, content in enumerate(contents))], tmp_path)
     assert written.duplicate_bytes == repeated_bytes(contents) >= 2 * size
+
+
+def test_what_is_stored_is_read_back_once_however_many_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    digest = StoredBlocks.digest
+
+    def counted(self, *arguments):  # type: ignore[no-untyped-def]
+        digests.append(digest(self, *arguments))
+        return digests[-1]
+
+    monkeypatch.setattr(StoredBlocks, "digest", counted)
+    contents = [NOISE[:BLOCK] + NOISE[number * 100 : number * 100 + BLOCK] for number in range(30)] * 2
+    written = used([ROOT, *(file(b"%02d" % number, content) for number, content in enumerate(contents))], tmp_path)
+    assert written.duplicate_bytes == 30 * 2 * BLOCK
+    assert len(digests) == 1
 
 
 def test_a_run_and_its_tail_are_found_again_each_alone(tmp_path: Path) -> None:
