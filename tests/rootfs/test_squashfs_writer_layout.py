@@ -15,6 +15,7 @@ from shiplap.rootfs.squashfs import SquashfsReader, open_squashfs
 from shiplap.rootfs.squashfs.inodes import FileData, Listing
 from shiplap.rootfs.squashfs.metadata import MetadataArea
 from shiplap.rootfs.squashfs.write import Layout, Written
+from shiplap.rootfs.squashfs.write.stored import StoredBlocks
 from squashfsimages import expected_facts, facts_of_image, facts_of_the_kernel, torture_tree
 from squashfswriting import ROOT, Pattern, file, golden_tree, kernel_says, write_image
 
@@ -152,6 +153,21 @@ def test_contents_that_only_begin_alike_are_kept_apart(size: int, tmp_path: Path
     assert written.duplicate_bytes == repeated_bytes(contents) >= 2 * size
 
 
+def test_what_is_stored_is_read_back_once_however_many_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    digest = StoredBlocks.digest
+
+    def counted(self, *arguments):  # type: ignore[no-untyped-def]
+        digests.append(digest(self, *arguments))
+        return digests[-1]
+
+    monkeypatch.setattr(StoredBlocks, "digest", counted)
+    contents = [NOISE[:BLOCK] + NOISE[number * 100 : number * 100 + BLOCK] for number in range(30)] * 2
+    written = used([ROOT, *(file(b"%02d" % number, content) for number, content in enumerate(contents))], tmp_path)
+    assert written.duplicate_bytes == 30 * 2 * BLOCK
+    assert len(digests) == 1
+
+
 def test_a_run_and_its_tail_are_found_again_each_alone(tmp_path: Path) -> None:
     # Two files that differ in the tail share their blocks, and the other way round.
     entries = [
@@ -184,6 +200,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         b"tail": bytes(BLOCK) + b"x",
         b"zero-tail": bytes(BLOCK + 100),
         b"long-zero-tail": bytes(2 * BLOCK - 1),
+        b"short-hole": NOISE[2 * BLOCK : 3 * BLOCK] + bytes(BLOCK // 2 + 1),
     }
     used([ROOT, *(file(name, data) for name, data in contents.items())], tmp_path)
     with open_squashfs(tmp_path / "image") as image:
@@ -191,7 +208,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         assert words[b"all"] == [0] * 5 and data_of(image, b"all").start == 0
         assert words[b"first"] == [0, BLOCK | 1 << 24] and words[b"last"] == [BLOCK | 1 << 24, 0]
         assert words[b"tail"] == [0] == words[b"zero-tail"]
-        assert words[b"long-zero-tail"] == [0, 0]
+        assert words[b"long-zero-tail"] == [0, 0] and words[b"short-hole"] == [BLOCK | 1 << 24, 0]
         assert inode_type(image, b"all") == 9
     # What Linux counts as blocks of 512 bytes: holes do not count; never none at all.
     said = kernel_says(tmp_path / "image", tmp_path, 'stat -c "%n %b" *').split()
@@ -202,6 +219,7 @@ def test_whole_blocks_of_zeros_are_holes_and_take_no_room(tmp_path: Path) -> Non
         "tail": "1",
         "zero-tail": "1",
         "long-zero-tail": "1",
+        "short-hole": "8",
     }
 
 
