@@ -17,20 +17,9 @@ from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_im
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.core.store.writer import as_squashfs_keeps
 from shiplap.core.tar.reader import BLOCK_BYTES, TarHeader, read_headers
-from shiplap.core.tar.records import END_OF_ARCHIVE
+from shiplap.core.tar.records import END_OF_ARCHIVE, KINDS
 from shiplap.core.tar.window import Window
 from shiplap.rootfs.squashfs.reader import SquashfsReader
-
-_KINDS = {
-    b"0": Kind.REGULAR,
-    b"1": Kind.HARDLINK,
-    b"2": Kind.SYMLINK,
-    b"3": Kind.CHARACTER,
-    b"4": Kind.BLOCK,
-    b"5": Kind.DIRECTORY,
-    b"6": Kind.FIFO,
-}
-
 
 # A layer's longest path below `overlay2/<64 digits>/diff/`.
 _PATH_MAX_BYTES = PATH_MAX_BYTES + 128
@@ -219,7 +208,7 @@ def _key(path: bytes) -> tuple[bytes, ...]:
 
 
 def _entry(header: TarHeader, file: FileSlice, name: str) -> Entry:
-    kind = _KINDS.get(header.typeflag)
+    kind = KINDS.get(header.typeflag)
     path = clean(header.name)
     if kind is None or path.startswith((b"/", b"../")) or path == b".." or len(path) > _PATH_MAX_BYTES:
         raise StoreUnreadable(f"{name}: {printable(header.name)!r} is no entry of a store")

@@ -21,7 +21,7 @@ name: bench
 epoch: 0
 images:
   - {{ ref: "bench:1", from: "docker-archive:{archive}" }}
-squashfs: {{ tool: tar2sqfs, level: {level} }}
+squashfs: {{ level: {level} }}
 """
 
 

@@ -16,6 +16,7 @@ from shiplap.core.entries import Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.tree import OPAQUE, Inode, LayerTree
 from shiplap.core.tar.reader import TarHeader
+from shiplap.core.tar.records import KINDS
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
@@ -33,15 +34,6 @@ _CAPABILITY = b"security.capability"
 _NEEDS_CLEANING = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
 _NAMESPACES = (b"user", b"trusted", b"security")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
-_KINDS = {
-    b"0": Kind.REGULAR,
-    b"1": Kind.HARDLINK,
-    b"2": Kind.SYMLINK,
-    b"3": Kind.CHARACTER,
-    b"4": Kind.BLOCK,
-    b"5": Kind.DIRECTORY,
-    b"6": Kind.FIFO,
-}
 
 
 class LayerRefused(Refused):
@@ -132,7 +124,7 @@ class LayerBuilder:
             return False  # the engine makes the root directory itself
         if header.sparse:
             raise _Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
-        kind = _KINDS.get(header.typeflag)
+        kind = KINDS.get(header.typeflag)
         parent_path, _, base = path.rpartition(b"/")
         parent = self._parent(parent_path)
         assert parent.children is not None

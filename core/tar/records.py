@@ -28,6 +28,8 @@ _TYPEFLAG = {
     Kind.DIRECTORY: b"5",
     Kind.FIFO: b"6",
 }
+KINDS = {typeflag: kind for kind, typeflag in _TYPEFLAG.items()}
+"""What the typeflags of entries mean; a NUL typeflag has become one of them in the reader."""
 _USTAR_NUMERIC = b"ustar\x0000" + bytes(64)  # magic, version, empty uname and gname
 _NO_DEVICE = b"0000000\x000000000\x00" + bytes(155 + 12)  # device numbers, prefix, padding
 
