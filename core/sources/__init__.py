@@ -10,12 +10,16 @@ from shiplap.core.image import Image
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.sources import dockerarchive, oci
+from shiplap.core.sources.access import Access, OfflineRefused, RegistrySettings
 from shiplap.core.sources.spec import TRANSPORTS, SourceInvalid, SourceSpec, TransportNotImplemented, not_implemented, parse_source
 
 __all__ = [
     "OPENERS",
     "TRANSPORTS",
+    "Access",
     "Limits",
+    "OfflineRefused",
+    "RegistrySettings",
     "SourceInvalid",
     "SourceSpec",
     "TransportNotImplemented",
@@ -28,7 +32,9 @@ __all__ = [
 class Opener(Protocol):
     """Opens the source ``spec`` names; everything that the images refer to is closed at the context's end."""
 
-    def __call__(self, spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> AbstractContextManager[tuple[Image, ...]]: ...
+    def __call__(
+        self, spec: SourceSpec, *, platform: Platform | None, limits: Limits, access: Access
+    ) -> AbstractContextManager[tuple[Image, ...]]: ...
 
 
 OPENERS: dict[str, Opener] = {
@@ -45,14 +51,17 @@ def require_implemented(spec: SourceSpec) -> None:
 
 
 @contextmanager
-def open_images(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
+def open_images(
+    spec: SourceSpec, *, platform: Platform | None, limits: Limits, access: Access | None = None
+) -> Iterator[tuple[Image, ...]]:
     """The images that ``spec`` names, in the source's order; valid inside the context.
 
     Without a REF all of them; with one, that image. ``platform`` None takes the only platform that
-    there is. Metadata is verified here, layer blobs as they are read. Raises Refused (a subclass of it)
+    there is. ``access``: None for one without cache, which files do not need.
+    Metadata is verified here, layer blobs as they are read. Raises Refused (a subclass of it)
     for a source that is malformed, corrupt or hostile, or has not what is asked for, and OutsideFailure
     where reading or spooling fails.
     """
     require_implemented(spec)
-    with OPENERS[spec.transport](spec, platform=platform, limits=limits) as images:
+    with OPENERS[spec.transport](spec, platform=platform, limits=limits, access=access or Access()) as images:
         yield images

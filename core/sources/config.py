@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from shiplap.core.blobs import SourceInvalidContent
 from shiplap.core.jsontext import JsonInvalid, JsonObject, elements, member, parse_object, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform, PlatformError, parse_platform
-from shiplap.core.sources.files import SourceInvalidContent
 
 _DIFF_ID = re.compile(r"sha256:[a-f0-9]{64}")
 # RFC 3339 as Go reads it: capital T and Z, no leap second.

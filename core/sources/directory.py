@@ -7,10 +7,10 @@ import os
 import stat
 from types import TracebackType
 
+from shiplap.core.blobs import SourceInvalidContent
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure
 from shiplap.core.jsontext import shown
-from shiplap.core.sources.files import SourceInvalidContent
 
 
 class Directory:

@@ -11,14 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from shiplap.core.blobs import Files, SourceInvalidContent, StoredBlob, promised_digest, read
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image, Layer
 from shiplap.core.jsontext import JsonObject, elements, member, parse_array, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.reference import ReferenceInvalid, parse_reference
+from shiplap.core.sources.access import Access
 from shiplap.core.sources.config import parse_config
-from shiplap.core.sources.files import Files, SourceInvalidContent, StoredBlob, promised_digest, read
 from shiplap.core.sources.oci import LayoutReader
 from shiplap.core.sources.outertar import open_tar
 from shiplap.core.sources.selection import Found, choose
@@ -29,7 +30,7 @@ _CONFIG_NAME = re.compile(r"(?:([a-f0-9]{64})\.json|sha256:([a-f0-9]{64}))")
 
 
 @contextmanager
-def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
+def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits, access: Access) -> Iterator[tuple[Image, ...]]:
     """Opener of ``docker-archive:FILE[:REF]``."""
     selector = parse_selector(spec.reference, spec.text, transport=spec.transport)
     with open_tar(spec.location, spec.base_name, limits, sibling="oci") as files:

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from shiplap.core.blobs import DIGEST, Files, SourceInvalidContent, StoredBlob, blob_path, read
 from shiplap.core.image import Image, Layer
 from shiplap.core.jsontext import JsonObject, elements, member, parse_object, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
+from shiplap.core.sources.access import Access
 from shiplap.core.sources.config import parse_config
 from shiplap.core.sources.directory import Directory
-from shiplap.core.sources.files import DIGEST, Files, SourceInvalidContent, StoredBlob, blob_path, read
 from shiplap.core.sources.outertar import missing, open_tar
 from shiplap.core.sources.selection import Found, choose, full_references
 from shiplap.core.sources.spec import SourceSpec, parse_selector
@@ -52,7 +53,7 @@ class Descriptor:
 
 
 @contextmanager
-def open_directory(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
+def open_directory(spec: SourceSpec, *, platform: Platform | None, limits: Limits, access: Access) -> Iterator[tuple[Image, ...]]:
     """Opener of ``oci:DIR[:REF]``."""
     label = spec.base_name
     try:
@@ -64,7 +65,7 @@ def open_directory(spec: SourceSpec, *, platform: Platform | None, limits: Limit
 
 
 @contextmanager
-def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits) -> Iterator[tuple[Image, ...]]:
+def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits, access: Access) -> Iterator[tuple[Image, ...]]:
     """Opener of ``oci-archive:FILE[:REF]``."""
     with open_tar(spec.location, spec.base_name, limits, sibling="oci") as files:
         yield _images(files, spec, platform, limits)

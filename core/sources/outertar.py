@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from shiplap.core.blobs import SourceInvalidContent
 from shiplap.core.compression import DETECT_BYTES, detect, uncompressed
 from shiplap.core.entries import CHUNK_BYTES, FileSlice
 from shiplap.core.errors import OutsideFailure
 from shiplap.core.jsontext import shown
 from shiplap.core.limits import Limits
-from shiplap.core.sources.files import SourceInvalidContent
 from shiplap.core.tar.reader import TarHeader, read_headers
 from shiplap.core.tar.window import Window
 

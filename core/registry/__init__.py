@@ -1,0 +1,1 @@
+"""A client of registries: OCI distribution specification, Docker's token authentication, containers' configuration files."""
