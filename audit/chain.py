@@ -9,28 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-from shiplap.audit.storeview import StoreUnreadable, StoreView, expected_metadata, read_small
+from shiplap.audit.reassembly import reassemble
+from shiplap.audit.storeview import ImageLocation, MetadataView, StoreUnreadable, StoreView, expected_metadata, read_small
+from shiplap.core.blobs import DIGEST
 from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
-from shiplap.core.errors import Difference, Refused
+from shiplap.core.errors import Difference, OutsideFailure, Refused, ShiplapError
 from shiplap.core.image import Image, Layer, chain_ids
 from shiplap.core.layer.rules import clean
 from shiplap.core.layer.spool import cannot_spool, spool_file
-from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, assemble, read_parts
+from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, read_parts
 from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
 from shiplap.core.limits import Limits
-from shiplap.core.platform import Platform, parse_platform
+from shiplap.core.platform import parse_platform
 from shiplap.core.progress import Progress
 from shiplap.core.reference import parse_reference
 from shiplap.core.sources.config import parse_config
 from shiplap.core.store.docker import LayerFacts
 from shiplap.core.store.identity import STORE_FORMAT, StoreIdentity
-from shiplap.core.store.model import StoredImage, StoredLayer, merge, unique_layers
+from shiplap.core.store.model import StoredImage, StoredLayer, merge, takes, unique_layers
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
+# Each process has a layer's entries in memory and its tar under TMPDIR.
+_PROCESSES_MAX = 8
+# Smaller images are verified before other processes have begun.
+_ALONE_BYTES = 32 << 20
 
 
 class BrokenLink(Difference):
@@ -53,7 +63,7 @@ class _AbsentBlob:
         return None
 
 
-def read_identity(view: StoreView, store_json: bytes, limits: Limits) -> StoreIdentity:
+def read_identity(view: MetadataView, store_json: bytes, limits: Limits) -> StoreIdentity:
     """The identity in ``store.json``, with the images' configs from the store.
 
     Raises StoreUnreadable for something that no shiplap wrote, BrokenLink when a config is not what
@@ -82,10 +92,8 @@ def read_identity(view: StoreView, store_json: bytes, limits: Limits) -> StoreId
     if canonical != store_json:
         raise BrokenLink(f"{view.name}: store.json is not in its canonical form")
     for stored in identity.images:
-        own = stored.image.platform
-        # Many configs for linux/arm/v6 name no variant.
-        if not Platform(own.os, own.architecture, own.variant or identity.platform.variant).matches(identity.platform):
-            raise BrokenLink(f"{view.name}: store.json says {identity.platform}, {stored.image.label} is for {own}")
+        if not takes(identity.platform, stored.image.platform):
+            raise BrokenLink(f"{view.name}: store.json says {identity.platform}, {stored.image.label} is for {stored.image.platform}")
     return identity
 
 
@@ -104,7 +112,7 @@ def _parse(store_json: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def _image(view: StoreView, item: dict[str, Any], limits: Limits) -> StoredImage:
+def _image(view: MetadataView, item: dict[str, Any], limits: Limits) -> StoredImage:
     digest = item["config"]
     algorithm, _, digest_hex = digest.partition(":")
     if algorithm != "sha256" or len(digest_hex) != 64 or set(digest_hex) - set("0123456789abcdef"):
@@ -125,7 +133,15 @@ def _image(view: StoreView, item: dict[str, Any], limits: Limits) -> StoredImage
     references = tuple(parse_reference(text, default_tag=False) for text in item["references"])
     labels = tuple(str(reference) for reference in references)
     image = Image(raw, digest, layers, labels, config.platform, view.name, created_epoch=config.created_epoch)
-    return StoredImage(image, references)
+    return StoredImage(image, references, _blobs(item, view.name))
+
+
+def _blobs(item: dict[str, Any], name: str) -> tuple[str | None, ...]:
+    blobs = tuple(layer.get("blob") for layer in item["layers"])
+    for blob in blobs:
+        if blob is not None and not (isinstance(blob, str) and DIGEST.fullmatch(blob)):
+            raise StoreUnreadable(f"{name}: {printable(str(blob).encode())} is no blob's digest")
+    return blobs if any(blobs) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,32 +160,121 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
     layers = unique_layers(identity.images)
     facts: list[tuple[LayerFacts, Entry]] = []
     entries = layer_bytes = 0
-    for number, stored in enumerate(layers, 1):
-        with progress.task(f"verify layer {number}/{len(layers)} of {stored.image.label}") as task, spool_file(stored.where) as spool:
-            checked = _LayerCheck(view, stored, identity.epoch, limits, progress)
-            size_bytes, count, tar_bytes = checked.run(spool, task.advance)
-            facts.append((LayerFacts(stored, size_bytes), checked.tar_split))
-            entries += count
-            layer_bytes += tar_bytes
+    with _checks(view, store_json, identity.epoch, layers, limits) as check:
+        for number, stored in enumerate(layers):
+            with progress.task(f"verify layer {number + 1}/{len(layers)} of {stored.image.label}") as task:
+                done = check(number, task.advance)
+            facts.append((LayerFacts(stored, done.size_bytes), _tar_split(view, stored)))
+            entries += done.entries
+            layer_bytes += done.tar_bytes
     entries += _check_metadata(view, identity, facts)
     return ChainReport(len(identity.images), len(layers), entries, layer_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _LayerDone:
+    """``size_bytes``: as the engine counts. ``tar_bytes``: of the layer's tar."""
+
+    size_bytes: int
+    entries: int
+    tar_bytes: int
+
+
+_Check = Callable[[int, Callable[[int], object]], _LayerDone]
+
+
+@contextmanager
+def _checks(view: StoreView, store_json: bytes, epoch: int, layers: Sequence[StoredLayer], limits: Limits) -> Iterator[_Check]:
+    """A function that checks one layer; where that pays, later ones are checked at the same time by other processes.
+
+    Threads would not do: most of the work needs the interpreter's lock. A fault is raised when its layer's turn comes,
+    so the first one in the order of the layers is the one that is told.
+    """
+    jobs = min(len(os.sched_getaffinity(0)), len(layers), _PROCESSES_MAX)
+    location = view.location
+    if location is None or jobs < 2 or location.path.stat().st_size < _ALONE_BYTES:
+
+        def here(number: int, advance: Callable[[int], object]) -> _LayerDone:
+            return _check_layer(view, layers[number], epoch, limits, advance)
+
+        yield here
+        return
+    # Started afresh, not forked: this process has threads.
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        running = [pool.submit(_check_elsewhere, location, store_json, number, limits) for number in range(len(layers))]
+
+        def there(number: int, advance: Callable[[int], object]) -> _LayerDone:
+            try:
+                done = running[number].result()
+            except BrokenExecutor as error:
+                raise OutsideFailure("a process that verified a layer was killed", hint="perhaps there was not enough memory") from error
+            if isinstance(done, _Fault):
+                raise done.kind(done.message, hint=done.hint)
+            advance(done.tar_bytes)
+            return done
+
+        yield there
+    except BaseException:
+        # Nobody waits for the other layers any more, and theirs may be long.
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """An error on its way between processes."""
+
+    kind: type[ShiplapError]
+    message: str
+    hint: str | None
+
+
+def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, limits: Limits) -> _LayerDone | _Fault:
+    """In another process: open the image anew and check one layer."""
+    try:
+        with location.opened(threads=1) as view:
+            identity = read_identity(view, store_json, limits)
+            stored = unique_layers(identity.images)[number]
+            return _check_layer(view, stored, identity.epoch, limits, lambda amount_bytes: None, threads=False)
+    except ShiplapError as error:
+        return _Fault(type(error), error.message, error.hint)
+
+
+def _check_layer(
+    view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, advance: Callable[[int], object], *, threads: bool = True
+) -> _LayerDone:
+    with spool_file(stored.where) as spool:
+        return _LayerCheck(view, stored, epoch, limits, threads=threads).run(spool, advance)
+
+
+def _where(view: StoreView, stored: StoredLayer) -> str:
+    return f"{view.name}, layer {stored.hex[:12]} ({stored.where})"
+
+
+def _tar_split(view: StoreView, stored: StoredLayer) -> Entry:
+    found = view.find(view.tar_split(stored.hex))
+    if found is None or found.content is None:
+        raise BrokenLink(f"{_where(view, stored)}: its tar-split data is missing")
+    return found
 
 
 class _LayerCheck:
     """One layer: its stored entries, its tar put together again, the tree derived from that tar."""
 
-    def __init__(self, view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, progress: Progress) -> None:
+    def __init__(self, view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, *, threads: bool) -> None:
         self._view = view
         self._stored = stored
         self._epoch = epoch
         self._limits = limits
-        self._progress = progress
+        self._threads = threads
         self._root = view.layer_root(stored.hex)
-        self._where = f"{view.name}, layer {stored.hex[:12]} ({stored.where})"
-        tar_split = view.find(view.tar_split(stored.hex))
-        if tar_split is None or tar_split.content is None:
-            raise BrokenLink(f"{self._where}: its tar-split data is missing")
-        self.tar_split = tar_split
+        self._where = _where(view, stored)
+        self.tar_split = _tar_split(view, stored)
         # By path inside the layer.
         self._entries: dict[bytes, Entry] = {}
         # Offset in the tar → path: contents that were taken from the stored tree and need no second look.
@@ -177,10 +282,8 @@ class _LayerCheck:
         # Offset in the tar → checksum of the file there, proven while the tar was put together.
         self._checksums: dict[int, bytes] = {}
         self._tar_split_sha256 = b""
-        self._assembled_bytes = 0
 
-    def run(self, spool: IO[bytes], advance: Any) -> tuple[int, int, int]:
-        """Returns size in bytes as the engine counts, number of entries, bytes of the tar."""
+    def run(self, spool: IO[bytes], advance: Callable[[int], object]) -> _LayerDone:
         if self._view.find(self._root) is None:
             raise BrokenLink(f"{self._where}: its tree is missing")
         cut = len(self._root) + 1
@@ -198,8 +301,8 @@ class _LayerCheck:
             count += 1
         if self._entries:
             extra = min(self._entries)
-            raise BrokenLink(f"{self._where}: {printable(extra)!r} is in the store, but not in the layer")
-        return tree.size_bytes, count, tar_bytes
+            raise BrokenLink(f"{self._where}: '{printable(extra)}' is in the store, but not in the layer")
+        return _LayerDone(tree.size_bytes, count, tar_bytes)
 
     def _check_tar_split(self, tar: FileSlice, outline: TarOutline) -> None:
         """Other data could give the same tar; only one form of it follows from the tar."""
@@ -223,42 +326,60 @@ class _LayerCheck:
         parts = read_parts(hashed(self.tar_split.content.chunks()), what=f"tar-split data of {self._where}")
         for number, part in enumerate(parts):
             if number > parts_max:
-                raise BrokenLink(f"{self._where}: its tar-split data has more than {parts_max} parts")
-            if isinstance(part, FilePart) and part.size_bytes:
-                self._checksums[self._assembled_bytes] = part.checksum
+                raise BrokenLink(
+                    f"{self._where}: its tar-split data has more than {parts_max} parts",
+                    hint="give --limit entries=… if you trust the store",
+                )
             yield part
         self._tar_split_sha256 = hasher.digest()
 
-    def _reassemble(self, spool: IO[bytes], advance: Any) -> int:
-        hasher = hashlib.sha256()
+    def _content(self, path: bytes) -> Content | None:
+        entry = self._entries.get(path)
+        if entry is not None and entry.kind is Kind.HARDLINK:
+            entry = self._entries.get(entry.link[len(self._root) + 1 :])
+        return None if entry is None else entry.content
 
-        def content(name: bytes) -> Iterator[bytes]:
-            path = clean(name.lstrip(b"/"))
-            entry = self._entries.get(path)
-            if entry is not None and entry.kind is Kind.HARDLINK:
-                entry = self._entries.get(entry.link[len(self._root) + 1 :])
-            if entry is None or entry.content is None:
-                raise BrokenLink(f"{self._where}: the layer's file {printable(name)!r} is missing")
-            self._taken[self._assembled_bytes] = path
-            return entry.content.chunks()
+    def _reassemble(self, spool: IO[bytes], advance: Any) -> int:
+        # Of parts that were begun: most tars spell every name in a way that has to be cleaned.
+        paths: dict[bytes, bytes] = {}
+
+        def content(part: FilePart, offset: int) -> Content:
+            path = paths.pop(part.name, None) or _path(part)
+            found = self._content(path)
+            if found is None:
+                raise BrokenLink(f"{self._where}: the layer's file '{printable(part.name)}' is missing")
+            self._taken[offset] = path
+            return found
+
+        def begin(part: FilePart) -> bool:
+            path = paths.get(part.name) or paths.setdefault(part.name, _path(part))
+            found = self._content(path)
+            return found is None or self._view.begin(found)
+
+        passed_bytes = 0
+
+        def advanced(amount_bytes: int) -> None:
+            nonlocal passed_bytes
+            passed_bytes += amount_bytes
+            if passed_bytes > self._limits.layer_bytes:
+                raise StoreUnreadable(
+                    f"{self._where}: its tar is larger than {self._limits.layer_bytes} bytes",
+                    hint="give --limit layer-bytes=… if you trust the store",
+                )
+            advance(amount_bytes)
 
         try:
-            for piece in assemble(self._parts(), content, what=self._where):
-                self._assembled_bytes += len(piece)
-                if self._assembled_bytes > self._limits.layer_bytes:
-                    raise StoreUnreadable(f"{self._where}: its tar is larger than {self._limits.layer_bytes} bytes")
-                hasher.update(piece)
-                spool.write(piece)
-                advance(len(piece))
+            made = reassemble(self._parts(), content, begin, spool, advanced, what=self._where, threads=self._threads)
             spool.flush()
         except OSError as error:
             raise cannot_spool(self._where, error) from error
         except Refused as error:
-            raise BrokenLink(error.message) from error
-        digest = "sha256:" + hasher.hexdigest()
+            raise BrokenLink(error.message, hint=error.hint) from error
+        digest = "sha256:" + made.sha256_hex
         if digest != self._stored.layer.diff_id:
             raise BrokenLink(f"{self._where}: the tar from its files has diffID {digest}, the config says {self._stored.layer.diff_id}")
-        return self._assembled_bytes
+        self._checksums = made.checksums
+        return made.size_bytes
 
     def _same_content(self, derived: Content, stored: Content, path: bytes) -> bool:
         assert isinstance(derived, FileSlice)
@@ -267,6 +388,10 @@ class _LayerCheck:
         if derived.size_bytes == 0 or self._taken.get(derived.offset) == path[len(self._root) + 1 :]:
             return True
         return _equal_content(derived, stored)
+
+
+def _path(part: FilePart) -> bytes:
+    return clean(part.name.lstrip(b"/"))
 
 
 def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Entry]]) -> int:
@@ -283,31 +408,33 @@ def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[
         if wanted.kind is Kind.DIRECTORY:
             extra = view.names(path) - wanted_names[path]
             if extra:
-                raise BrokenLink(f"{view.name}: {printable(path + b'/' + min(extra))!r} belongs to no image of the store")
+                raise BrokenLink(f"{view.name}: '{printable(path + b'/' + min(extra))}' belongs to no image of the store")
     return len(expected)
 
 
 def _compare(wanted: Entry, stored: Entry | None, where: str, same_content: Any) -> None:
-    name = printable(wanted.path) or "/"
+    def named() -> str:
+        return f"'{printable(wanted.path) or '/'}'"
+
     if stored is None:
-        raise BrokenLink(f"{where}: {name!r} is missing")
+        raise BrokenLink(f"{where}: {named()} is missing")
     for field in ("kind", "uid", "gid", "mtime_epoch", "mtime_nanoseconds", "link", "device", "mode", "xattrs"):
         if wanted.kind is Kind.HARDLINK and field == "xattrs":
             continue  # they belong to the first name
         one, other = getattr(wanted, field), getattr(stored, field)
         if one != other:
-            raise BrokenLink(f"{where}: {name!r} has {field.replace('_', ' ')} {_shown(other)}, it should have {_shown(one)}")
+            raise BrokenLink(f"{where}: {named()} has {field.replace('_', ' ')} {_shown(other)}, it should have {_shown(one)}")
     if wanted.kind is Kind.REGULAR:
         assert wanted.content is not None
         if stored.content is None or not same_content(wanted.content, stored.content, wanted.path):
-            raise BrokenLink(f"{where}: {name!r} has another content")
+            raise BrokenLink(f"{where}: {named()} has another content")
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, Kind):
         return value.value
     if isinstance(value, bytes):
-        return repr(printable(value))
+        return f"'{printable(value)}'"
     return str(value)
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shiplap.audit.chain import read_identity
-from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
+from shiplap.audit.erofsview import erofs_view
+from shiplap.audit.foreignsquashfs import squashfs_facts
+from shiplap.audit.programs import source_programs, store_programs
+from shiplap.audit.storeview import ImageView, MetadataView, StoreUnreadable, StoreView, open_tar_view, read_small
+from shiplap.core.elfreport import ElfReport
 from shiplap.core.errors import Refused
 from shiplap.core.image import chain_ids
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.sources import TRANSPORTS, open_images, parse_source
 from shiplap.core.store.identity import StoreIdentity
+from shiplap.rootfs.erofs.superblock import is_erofs, read_superblock
+from shiplap.rootfs.squashfs.costs import Cost
 from shiplap.rootfs.squashfs.reader import SquashfsReader
+from shiplap.rootfs.storecosts import layers_costs, store_costs
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
 _SIZE_FILE_LIMIT_BYTES = 32
@@ -34,6 +41,8 @@ class LayerInfo:
     diff_id: str
     size_bytes: int
     media_type: str | None = None
+    cost: Cost | None = None
+    """What it takes in the store image, where that can be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +58,17 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """``kind``: source, store image, store.tar. ``facts``: what else is known, by name."""
+    """``kind``: source, store image, store.tar. ``facts``: what else is known, by name.
+
+    ``costs``: as in record.json. ``elf``: what programs the images hold; one report for each platform.
+    """
 
     thing: str
     kind: str
     images: tuple[ImageInfo, ...]
     facts: tuple[tuple[str, Any], ...] = ()
+    costs: Mapping[str, Any] | None = None
+    elf: tuple[ElfReport, ...] = ()
 
     @property
     def unique_bytes(self) -> int:
@@ -78,6 +92,8 @@ class Inspection:
             "thing": self.thing,
             "kind": self.kind,
             **dict(self.facts),
+            "costs": self.costs,
+            "elf-audit": [report.to_data() for report in self.elf],
             "unique_bytes": self.unique_bytes,
             "saved-by-sharing_bytes": self.saved_bytes,
             "images": [
@@ -95,6 +111,8 @@ class Inspection:
                             "size_bytes": layer.size_bytes,
                             "media-type": layer.media_type,
                             "images": uses[layer.chain_id],
+                            "stored_bytes": layer.cost.stored_bytes if layer.cost else None,
+                            "duplicate_bytes": layer.cost.duplicate_bytes if layer.cost else None,
                         }
                         for layer in image.layers
                     ],
@@ -104,19 +122,22 @@ class Inspection:
         }
 
 
-def inspect_thing(thing: str, platform: Platform | None, limits: Limits) -> list[Inspection]:
-    """Inspect a path or a source; an output folder may hold several things. Raises Refused."""
+def inspect_thing(thing: str, platform: Platform | None, limits: Limits, *, elf: bool = False) -> list[Inspection]:
+    """Inspect a path or a source; an output folder may hold several things. Raises Refused.
+
+    ``elf``: look for programs in the layers of a source, too, all of which are read for it.
+    """
     path = Path(thing)
     if thing.partition(":")[0] in TRANSPORTS and not path.exists():
-        return [_source(thing, platform, limits)]
+        return [_source(thing, platform, limits, elf=elf)]
     if path.is_dir():
         if (path / "oci-layout").exists() or (path / "index.json").exists():
-            return [_source(f"oci:{thing}", platform, limits)]
+            return [_source(f"oci:{thing}", platform, limits, elf=elf)]
         found = [
             one
-            for name in ("store.squashfs", "store.tar", "images.tar", "images.tar.gz", "images.tar.xz", "images.tar.zst")
+            for name in ("store.squashfs", "store.erofs", "store.tar", "images.tar", "images.tar.gz", "images.tar.xz", "images.tar.zst")
             if (path / name).exists()
-            for one in inspect_thing(str(path / name), platform, limits)
+            for one in inspect_thing(str(path / name), platform, limits, elf=elf)
         ]
         if not found:
             raise NotInspectable(f"{thing} is neither an output folder nor an OCI layout")
@@ -127,17 +148,20 @@ def inspect_thing(thing: str, platform: Platform | None, limits: Limits) -> list
         magic = file.read(4)
     if magic == b"hsqs":
         return [_store_image(path, limits)]
+    if is_erofs(path):
+        return [_store_erofs(path, limits)]
     if path.name == "store.tar":
         with open_tar_view(path) as view:
             beside = path.with_name("store.json")
             if not beside.exists():
                 raise NotInspectable(f"{thing} needs its store.json beside it")
-            return [_store(thing, "store.tar", view, beside.read_bytes()[: _STORE_JSON_LIMIT_BYTES + 1], limits, ())]
-    return [_source(f"docker-archive:{thing}", platform, limits)]
+            store_json = beside.read_bytes()[: _STORE_JSON_LIMIT_BYTES + 1]
+            return [_store(thing, "store.tar", view, store_json, limits, (), trees=view)]
+    return [_source(f"docker-archive:{thing}", platform, limits, elf=elf)]
 
 
 def _store_image(path: Path, limits: Limits) -> Inspection:
-    with SquashfsReader.open(path) as reader:
+    with SquashfsReader.open(path, entry_limit=limits.image_entries) as reader:
         superblock = reader.superblock
     facts: tuple[tuple[str, Any], ...] = (
         ("image_bytes", path.stat().st_size),
@@ -145,14 +169,44 @@ def _store_image(path: Path, limits: Limits) -> Inspection:
         ("block-size_bytes", superblock.block_size_bytes),
         ("inodes", superblock.inode_count),
     )
-    with open_image(path) as view:
+    # Without decompressing ahead: of most files only the beginning is read.
+    with SquashfsReader.open(path, entry_limit=limits.image_entries) as reader:
+        view = ImageView(path.name, reader)
         if view.find(b"store.json") is None:
-            raise NotInspectable(f"{path} is a SquashFS, but no store image of shiplap: it has no store.json")
-        return _store(str(path), "store image", view, read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES), limits, facts)
+            return Inspection(str(path), "SquashFS", (), squashfs_facts(path, entry_limit=limits.image_entries))
+        store_json = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
+        return _store(str(path), "store image", view, store_json, limits, facts, trees=view, squashfs=path)
 
 
-def _store(thing: str, kind: str, view: StoreView, store_json: bytes, limits: Limits, facts: Sequence[tuple[str, Any]]) -> Inspection:
+def _store_erofs(path: Path, limits: Limits) -> Inspection:
+    superblock = read_superblock(path)
+    facts: tuple[tuple[str, Any], ...] = (
+        ("image_bytes", path.stat().st_size),
+        ("filesystem", "erofs"),
+        ("block-size_bytes", superblock.block_size_bytes),
+        ("inodes", superblock.inode_count),
+    )
+    view = erofs_view(path)
+    if view.find(b"store.json") is None:
+        raise NotInspectable(f"{path} is an EROFS, but no store image of shiplap: it has no store.json")
+    return _store(str(path), "store image", view, read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES), limits, facts)
+
+
+def _store(
+    thing: str,
+    kind: str,
+    view: MetadataView,
+    store_json: bytes,
+    limits: Limits,
+    facts: Sequence[tuple[str, Any]],
+    *,
+    trees: StoreView | None = None,
+    squashfs: Path | None = None,
+) -> Inspection:
+    """``trees``: the store, where its layers can be read. ``squashfs``: the store image, where it can be measured."""
     identity = read_identity(view, store_json, limits)
+    costs = store_costs(squashfs, identity.images, entry_limit=limits.image_entries) if squashfs is not None else None
+    by_layer: Mapping[str, Cost] = costs.layers if costs is not None else {}
     images = tuple(
         ImageInfo(
             stored.image.config_digest,
@@ -160,13 +214,18 @@ def _store(thing: str, kind: str, view: StoreView, store_json: bytes, limits: Li
             str(stored.image.platform),
             stored.image.created_epoch,
             tuple(
-                LayerInfo(chain_id, diff_id, _size(view, chain_id))
+                LayerInfo(chain_id, diff_id, _size(view, chain_id), cost=by_layer.get(chain_id))
                 for chain_id, diff_id in zip(stored.chain_ids, stored.image.diff_ids, strict=True)
             ),
         )
         for stored in identity.images
     )
-    return Inspection(thing, kind, images, (*_identity_facts(identity), *facts))
+    if costs is not None:
+        measured = costs.to_data(identity.images)
+    else:
+        measured = layers_costs(identity.images, {layer.chain_id: layer.size_bytes for image in images for layer in image.layers})
+    elf = () if trees is None else (store_programs(trees, identity),)
+    return Inspection(thing, kind, images, (*_identity_facts(identity), *facts), measured, elf)
 
 
 def _identity_facts(identity: StoreIdentity) -> tuple[tuple[str, Any], ...]:
@@ -179,7 +238,7 @@ def _identity_facts(identity: StoreIdentity) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def _size(view: StoreView, chain_id: str) -> int:
+def _size(view: MetadataView, chain_id: str) -> int:
     layer_hex = chain_id.partition(":")[2]
     path = f"{view.metadata_root}image/overlay2/layerdb/sha256/{layer_hex}/size"
     text = read_small(view, path, _SIZE_FILE_LIMIT_BYTES)
@@ -188,7 +247,7 @@ def _size(view: StoreView, chain_id: str) -> int:
     return int(text)
 
 
-def _source(text: str, platform: Platform | None, limits: Limits) -> Inspection:
+def _source(text: str, platform: Platform | None, limits: Limits, *, elf: bool) -> Inspection:
     spec = parse_source(text)
     with open_images(spec, platform=platform, limits=limits) as found:
         images = tuple(
@@ -206,4 +265,5 @@ def _source(text: str, platform: Platform | None, limits: Limits) -> Inspection:
             )
             for image in found
         )
-    return Inspection(text, "source", images, (("transport", spec.transport),))
+        reports = source_programs(found, platform, limits) if elf else ()
+    return Inspection(text, "source", images, (("transport", spec.transport),), None, reports)

@@ -6,11 +6,13 @@ import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shiplap.core.entries import Entry, FileSlice, Kind, printable
+from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.rules import PATH_MAX_BYTES, clean
 from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
@@ -19,24 +21,52 @@ from shiplap.core.store.writer import as_squashfs_keeps
 from shiplap.core.tar.reader import BLOCK_BYTES, TarHeader, read_headers
 from shiplap.core.tar.records import END_OF_ARCHIVE, KINDS
 from shiplap.core.tar.window import Window
-from shiplap.rootfs.squashfs.reader import SquashfsReader
+from shiplap.rootfs.squashfs.content import SquashfsContent
+from shiplap.rootfs.squashfs.reader import ENTRY_LIMIT, SquashfsReader
 
 # A layer's longest path below `overlay2/<64 digits>/diff/`.
 _PATH_MAX_BYTES = PATH_MAX_BYTES + 128
+# Blocks that are decompressed ahead take up to 1 MiB each, two and a few for each thread.
+_THREADS_MAX = 8
+# Decompressing one of their blocks takes longer than handing it, and the interpreter's lock, from thread to thread.
+_DEAR_COMPRESSORS = ("gzip", "lzma", "xz")
 
 
 class StoreUnreadable(Refused):
     """Something that is no store."""
 
 
-class StoreView(Protocol):
-    """Where a store keeps what, and the entries themselves.
+class MetadataView(Protocol):
+    """What the identity of a store is read from.
 
     ``metadata_root``: the folder of ``image/`` and ``overlay2/``, with a final slash, or empty.
     """
 
     name: str
     metadata_root: str
+
+    def find(self, path: bytes) -> Entry | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLocation:
+    """How to open a store image once more, perhaps in another process."""
+
+    path: Path
+    entry_limit: int
+
+    def opened(self, threads: int) -> AbstractContextManager[ImageView]:
+        """The image, decompressed ahead by that many ``threads``; as ``open_image``."""
+        return open_image(self.path, entry_limit=self.entry_limit, threads=threads)
+
+
+class StoreView(MetadataView, Protocol):
+    """Where a store keeps what, and the entries themselves.
+
+    ``location``: None for a view that only the process that has it can read.
+    """
+
+    location: ImageLocation | None
 
     def subtree(self, below: bytes) -> Iterator[Entry]:
         """Every entry at and below ``below`` as a sorted tree walk. Raises Refused when there is none."""
@@ -45,8 +75,6 @@ class StoreView(Protocol):
     def names(self, directory: bytes) -> set[bytes]:
         """The names directly in ``directory``."""
         ...
-
-    def find(self, path: bytes) -> Entry | None: ...
 
     def layer_root(self, layer_hex: str) -> bytes: ...
 
@@ -58,12 +86,16 @@ class StoreView(Protocol):
 
     def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None: ...
 
+    def begin(self, content: Content) -> bool:
+        """May start to read ``content``, one of its files', before it is asked for; whether there was room for that."""
+        ...
+
     def keeps(self, entry: Entry) -> Entry:
         """``entry`` as this form of store can keep it."""
         ...
 
 
-def read_small(view: StoreView, path: str, limit_bytes: int) -> bytes:
+def read_small(view: MetadataView, path: str, limit_bytes: int) -> bytes:
     """Content of a small file of the store; raises StoreUnreadable when it is missing or too large."""
     entry = view.find(path.encode())
     if entry is None or entry.content is None:
@@ -78,8 +110,9 @@ class ImageView:
 
     metadata_root = "skeleton/"
 
-    def __init__(self, name: str, reader: SquashfsReader) -> None:
+    def __init__(self, name: str, reader: SquashfsReader, location: ImageLocation | None = None) -> None:
         self.name = name
+        self.location = location
         self._reader = reader
 
     def subtree(self, below: bytes) -> Iterator[Entry]:
@@ -114,6 +147,9 @@ class ImageView:
         assert tar_split.content is not None
         tree.file(f"layers/{layer_hex}.tar-split.json.gz", tar_split.content, 0o644)
 
+    def begin(self, content: Content) -> bool:
+        return not isinstance(content, SquashfsContent) or content.begin()
+
     def keeps(self, entry: Entry) -> Entry:
         return as_squashfs_keeps(entry)
 
@@ -122,6 +158,7 @@ class TarView:
     """A ``store.tar``, indexed once."""
 
     metadata_root = ""
+    location: ImageLocation | None = None
 
     def __init__(self, name: str, file: FileSlice) -> None:
         self.name = name
@@ -132,7 +169,7 @@ class TarView:
             entry = _entry(header, file, name)
             key = _key(entry.path)
             if key in self._entries:
-                raise StoreUnreadable(f"{name} has {printable(entry.path)!r} twice")
+                raise StoreUnreadable(f"{name} has '{printable(entry.path)}' twice")
             self._entries[key] = entry
             if key:
                 self._names[key[:-1]].add(key[-1])
@@ -144,7 +181,7 @@ class TarView:
     def subtree(self, below: bytes) -> Iterator[Entry]:
         start = _key(below)
         if start not in self._entries:
-            raise StoreUnreadable(f"{self.name} has no entry {printable(below)!r}")
+            raise StoreUnreadable(f"{self.name} has no entry '{printable(below)}'")
         for at in range(bisect_left(self._order, start), len(self._order)):
             key = self._order[at]
             if key[: len(start)] != start:
@@ -173,6 +210,9 @@ class TarView:
         assert tar_split.content is not None
         tree.file(self.tar_split(facts.stored.hex).decode(), tar_split.content, 0o644)
 
+    def begin(self, content: Content) -> bool:
+        return True
+
     def keeps(self, entry: Entry) -> Entry:
         return entry
 
@@ -189,10 +229,16 @@ def expected_metadata(view: StoreView, identity: StoreIdentity, facts: list[tupl
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[ImageView]:
-    """The store image at ``path``. Raises SquashfsError (Refused)."""
-    with SquashfsReader.open(path) as reader:
-        yield ImageView(path.name, reader)
+def open_image(path: Path, *, entry_limit: int = ENTRY_LIMIT, threads: int | None = None) -> Iterator[ImageView]:
+    """The store image at ``path``; xz, lzma and gzip are decompressed on all processors. Raises SquashfsError (Refused).
+
+    ``threads``: None for one for each processor.
+    """
+    threads = min(threads or len(os.sched_getaffinity(0)), _THREADS_MAX)
+    with SquashfsReader.open(path, entry_limit=entry_limit) as reader, ThreadPoolExecutor(threads, "blocks") as pool:
+        if threads > 1 and reader.superblock.compressor in _DEAR_COMPRESSORS:
+            reader.work_ahead(pool, 2 * threads + 2)
+        yield ImageView(path.name, reader, ImageLocation(path.absolute(), entry_limit))
 
 
 @contextmanager
@@ -211,7 +257,7 @@ def _entry(header: TarHeader, file: FileSlice, name: str) -> Entry:
     kind = KINDS.get(header.typeflag)
     path = clean(header.name)
     if kind is None or path.startswith((b"/", b"../")) or path == b".." or len(path) > _PATH_MAX_BYTES:
-        raise StoreUnreadable(f"{name}: {printable(header.name)!r} is no entry of a store")
+        raise StoreUnreadable(f"{name}: '{printable(header.name)}' is no entry of a store")
     device = kind in (Kind.CHARACTER, Kind.BLOCK)
     return Entry(
         b"" if path == b"." else path,

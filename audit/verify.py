@@ -12,19 +12,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shiplap.audit.chain import BrokenLink, ChainReport, verify_store
+from shiplap.audit.againstlock import Held, held_by_archive, held_by_store_json, hold_against, unproven_manifests
+from shiplap.audit.chain import BrokenLink, ChainReport, read_identity, verify_store
+from shiplap.audit.erofsview import check_contents, erofs_view
 from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
-from shiplap.core.errors import Refused
+from shiplap.core.errors import ProgramMissing, Refused
 from shiplap.core.image import Image, chain_ids
 from shiplap.core.jsontext import parse_object
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.limits import Limits
+from shiplap.core.lock import Lock
 from shiplap.core.output import ARTIFACTS, SUMS_NAME, sha256_file
 from shiplap.core.progress import Progress
 from shiplap.core.sources import open_images, parse_source
 from shiplap.core.store.identity import canonical_json
+from shiplap.rootfs.erofs.superblock import is_erofs, read_superblock
 from shiplap.verity.format import format_file
-from shiplap.verity.identity import store_image_salt, uuid_for_salt
+from shiplap.verity.identity import erofs_uuid, store_image_salt, uuid_for_salt
 from shiplap.verity.parameters import VerityParameters
 from shiplap.verity.verify import BadBlock, verify_file
 
@@ -39,11 +43,15 @@ class NotVerifiable(Refused):
 
 @dataclass(slots=True)
 class Verification:
-    """What has been checked so far: (link, what was seen), in order."""
+    """What has been checked so far: (link, what was seen), in order. ``unchecked``: (link, why it was not looked at)."""
 
     limits: Limits
     progress: Progress
     links: list[tuple[str, str]] = field(default_factory=list)
+
+    unchecked: list[tuple[str, str]] = field(default_factory=list)
+    held: Held | None = None
+    """What the thing holds, once that was verified."""
 
     def holds(self, link: str, detail: str) -> None:
         self.links.append((link, detail))
@@ -68,6 +76,12 @@ def verify_thing(thing: Path, root_hash: str | None, verification: Verification)
         if root_hash is not None:
             _verify_root_hash(thing, hash_file if hash_file.exists() else None, root_hash, verification)
         _verify_image(thing, None, verification)
+    elif is_erofs(thing):
+        hash_file = thing.with_suffix(".verity")
+        if root_hash is not None:
+            _verify_root_hash(thing, hash_file if hash_file.exists() else None, root_hash, verification)
+        beside = thing.with_name("store.json")
+        _verify_erofs(thing, _read_json(beside) if beside.exists() else None, verification)
     elif thing.name == "store.tar":
         _refuse_root_hash(thing, root_hash)
         store_json = thing.with_name("store.json")
@@ -84,6 +98,17 @@ def verify_thing(thing: Path, root_hash: str | None, verification: Verification)
         )
 
 
+def verify_against_lock(lock: Lock, name: str, verification: Verification) -> None:
+    """After :func:`verify_thing`: the images are those that the lock ``name`` pins. Raises BrokenLink."""
+    assert verification.held is not None, "verify_thing has found what there is"
+    for link, detail in hold_against(verification.held, lock, name):
+        verification.holds(link, detail)
+    unproven = unproven_manifests(lock)
+    if unproven:
+        why = f"{name} has no bytes (lock --manifest-bytes) of the manifests of {', '.join(unproven)}: their digests are the lock's word"
+        verification.unchecked.append(("manifests", why))
+
+
 def _refuse_root_hash(thing: Path, root_hash: str | None) -> None:
     if root_hash is not None:
         raise NotVerifiable(f"{thing} has no hash tree to hold against --root-hash")
@@ -91,7 +116,8 @@ def _refuse_root_hash(thing: Path, root_hash: str | None) -> None:
 
 def _verify_folder(folder: Path, root_hash: str | None, verification: Verification) -> None:
     _verify_sums(folder, verification)
-    image, store_tar = folder / "store.squashfs", folder / "store.tar"
+    image, erofs, store_tar = folder / "store.squashfs", folder / "store.erofs", folder / "store.tar"
+    image = erofs if erofs.exists() and not image.exists() else image
     archives = sorted(path for path in folder.iterdir() if path.name in ARTIFACTS and path.name.startswith("images.tar"))
     if not (image.exists() or store_tar.exists() or archives):
         raise NotVerifiable(f"{folder} holds no store and no archive")
@@ -106,7 +132,8 @@ def _verify_folder(folder: Path, root_hash: str | None, verification: Verificati
         hash_file = folder / "store.verity"
         if trusted is not None:
             _verify_root_hash(image, hash_file if hash_file.exists() else None, trusted, verification)
-        _verify_image(image, _read_json(folder / "store.json"), verification)
+        check = _verify_erofs if image == erofs else _verify_image
+        check(image, _read_json(folder / "store.json"), verification)
     elif root_hash is not None:
         raise NotVerifiable(f"{folder} has no store image to hold against --root-hash")
     if store_tar.exists():
@@ -151,8 +178,7 @@ def _verify_root_hash(image: Path, hash_file: Path | None, root_hash: str, verif
             verification.holds("root hash", f"{root_hash} through {hash_file.name}")
             return
         # Without the tree file the tree is built again: salt and UUID follow from store.json.
-        with open_image(image) as view:
-            salt = store_image_salt(read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES))
+        salt = store_image_salt(_json_inside(image, verification.limits))
         with tempfile.TemporaryDirectory(prefix="shiplap-verify-") as folder:
             computed = format_file(image, Path(folder, "tree"), VerityParameters(salt=salt, uuid=uuid_for_salt(salt)), advance=task.advance)
         if computed != root_hash:
@@ -161,7 +187,7 @@ def _verify_root_hash(image: Path, hash_file: Path | None, root_hash: str, verif
 
 
 def _verify_image(image: Path, store_json: bytes | None, verification: Verification) -> None:
-    with _as_link(str(image)), open_image(image) as view:
+    with _as_link(str(image)), open_image(image, entry_limit=verification.limits.image_entries) as view:
         if store_json is not None and view.find(b"store.json") is None:
             raise BrokenLink(f"{image}: it has no store.json inside")
         inside = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
@@ -169,12 +195,56 @@ def _verify_image(image: Path, store_json: bytes | None, verification: Verificat
             raise BrokenLink(f"{image}: its store.json differs from the one beside it")
         verification.holds("SquashFS", f"{image.name} can be read")
         _report(verify_store(view, inside, verification.limits, verification.progress), view, verification)
+        verification.held = held_by_store_json(inside)
+
+
+def _json_inside(image: Path, limits: Limits) -> bytes:
+    if is_erofs(image):
+        return read_small(erofs_view(image), "store.json", _STORE_JSON_LIMIT_BYTES)
+    with open_image(image, entry_limit=limits.image_entries) as view:
+        return read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
+
+
+def _verify_erofs(image: Path, store_json: bytes | None, verification: Verification) -> None:
+    """Superblock, store.json, configs, and that every file can be decompressed: all that can be known without a reader of our own."""
+    with _as_link(str(image)):
+        superblock = read_superblock(image)
+        try:
+            view = erofs_view(image)
+        except ProgramMissing as missing:
+            if store_json is None:
+                raise
+            verification.unchecked.append(("configs", missing.message))
+        else:
+            inside = read_small(view, "store.json", _STORE_JSON_LIMIT_BYTES)
+            if store_json is not None and inside != store_json:
+                raise BrokenLink(f"{image}: its store.json differs from the one beside it")
+            store_json = inside
+            identity = read_identity(view, store_json, verification.limits)
+            verification.holds("configs", f"{len(identity.images)} images of {image.name} have the digests in store.json")
+        document = parse_object(store_json, what="store.json", limit_bytes=_STORE_JSON_LIMIT_BYTES)
+        if (superblock.uuid, superblock.build_epoch) != (erofs_uuid(store_json), document.get("epoch")):
+            raise BrokenLink(
+                f"{image}: its superblock has UUID {superblock.uuid} and time {superblock.build_epoch}, not those of store.json"
+            )
+        verification.held = held_by_store_json(store_json)
+        verification.holds("EROFS", f"the superblock of {image.name} has its checksum, and UUID and time of store.json")
+        try:
+            with verification.progress.task(f"fsck.erofs {image.name}"):
+                form = document.get("erofs")
+                check_contents(image, str(form.get("compression")) if isinstance(form, dict) else "none")
+            verification.holds("contents", f"fsck.erofs can decompress every file of {image.name}")
+        except ProgramMissing as missing:
+            verification.unchecked.append(("contents", missing.message))
+    why = "there is no reader of EROFS in shiplap; the root hash covers every byte that the build wrote"
+    verification.unchecked.append(("layers and tree", why))
 
 
 def _verify_tar(path: Path, store_json: bytes, verification: Verification) -> None:
     with _as_link(str(path)), open_tar_view(path) as view:
         verification.holds("tar", f"{path.name} can be read")
         _report(verify_store(view, store_json, verification.limits, verification.progress), view, verification)
+        verification.held = held_by_store_json(store_json)
 
 
 def _report(report: ChainReport, view: StoreView, verification: Verification) -> None:
@@ -197,6 +267,7 @@ def _verify_archive(path: Path, verification: Verification, store_json: bytes | 
         if store_json is not None:
             _compare_identity(path, images, store_json)
             verification.holds("store.json", f"lists the same images under the same names as {path.name}")
+        verification.held = held_by_archive(images) if store_json is None else held_by_store_json(store_json)
     verification.holds("layers", f"{layers} layers have their diffIDs")
 
 

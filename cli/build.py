@@ -5,21 +5,32 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
+from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import size_text
 from shiplap.core.archive import ArchiveImage, archive_name, write_images_tar
 from shiplap.core.collect import RequestRefused, collected_images, parse_argument
+from shiplap.core.elfaudit import ElfAudit
+from shiplap.core.elfreport import ElfReport
+from shiplap.core.lock import Lock
+from shiplap.core.lock.agreement import disagreements, require_agreement
+from shiplap.core.lock.document import load_lock, lock_path, write_lock
 from shiplap.core.manifest import DEFAULT_NAME, Manifest, Overrides, defaults, load_manifest, resolve
 from shiplap.core.output import Stage, sha256_file, staged_output
 from shiplap.core.record import build_record
 from shiplap.core.store.identity import StoreIdentity, choose_epoch
 from shiplap.core.store.model import StoredImage, common_platform
-from shiplap.rootfs.sinks import SquashfsOptions, describe_tool
-from shiplap.rootfs.storeimage import StorePlan, write_store_artifacts
+from shiplap.rootfs.sinks import SquashfsOptions
+from shiplap.rootfs.sinks.erofs import ErofsOptions
+from shiplap.rootfs.storecosts import StoreCosts, layers_costs
+from shiplap.rootfs.storeimage import StorePlan, describe_form, write_store_artifacts
+from shiplap.verity.identity import erofs_uuid
 
 NAME = "build"
 SUMMARY = "images → one deterministic, sealed store (or archive) in the output folder"
@@ -31,34 +42,55 @@ shiplap build --mode archive docker-archive:app.tar    a `docker load`-able arch
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """
 DEFAULT_OUT = "shiplap-out"
+_NO_BUDGET = "`budget: {store-image: …}` is not checked: this build writes no store image"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="*", metavar="[NAME=]SOURCE", help="an image: docker-archive:FILE[:REF], oci:DIR[:REF], …")
     parser.add_argument("-f", "--file", metavar="FILE", help=f"the manifest (default {DEFAULT_NAME}, when no SOURCE is given)")
     parser.add_argument("-o", "--out", metavar="OUT", default=DEFAULT_OUT, help="the output folder (default %(default)s)")
-    parser.add_argument("--offline", action="store_true", help="use no network (the sources of this release never do)")
-    parser.add_argument("--locked", action="store_true", help="refuse any image that no digest pins")
+    parser.add_argument("--offline", action="store_true", help="use the cache and files only, no network and no engine")
+    parser.add_argument("--locked", action="store_true", help="refuse what the lock does not pin, or (with SOURCE) no digest pins")
+    parser.add_argument("--lock", metavar="LOCK", help="the lock (default: the one beside the manifest, when there is one)")
     parser.add_argument("--mode", choices=("store", "archive"), help="a ready store (default), or an archive that is loaded at boot")
     parser.add_argument("--engine", metavar="ENGINE", help="the engine on the device: docker (default)")
     parser.add_argument("--driver", metavar="DRIVER", help="its storage driver: overlay2 (default)")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="the device's platform, where a source has several")
-    parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), tar; repeatable")
+    parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), erofs, tar; repeatable")
     parser.add_argument("--store-path", metavar="PATH", help="where the device finds the store (default /usr/share/shiplap)")
     parser.add_argument("--source-date-epoch", type=_epoch, metavar="N", help="the time of everything that shiplap itself writes")
     parser.add_argument("--jobs", "-j", type=_jobs, metavar="N", help="processors to use (default all); changes no byte")
+    parser.add_argument(
+        "--allow-foreign-elf",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a path or folder of programs for another platform; repeatable",
+    )
+    add_limit_option(parser)
+    add_access_options(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     manifest = resolve(_manifest(arguments), _overrides(arguments))
-    if arguments.locked:
-        _require_pins(manifest)
+    manifest = replace(manifest, limits=limits_of(arguments, manifest.limits))
+    lock = _lock(arguments, manifest, console)
     folder = Path(arguments.file or DEFAULT_NAME).parent
+    access = access_of(arguments, console, manifest.registries, folder, offline=arguments.offline)
     with (
-        collected_images(manifest.images, manifest.platform, manifest.limits, folder) as images,
+        collected_images(manifest.images, manifest.platform, manifest.limits, folder, access, lock) as images,
         staged_output(Path(arguments.out)) as stage,
     ):
-        build = _Build(manifest, images, stage, console, arguments.source_date_epoch, arguments.jobs)
+        build = _Build(
+            manifest,
+            _of_mode(images, manifest.mode),
+            stage,
+            console,
+            arguments.source_date_epoch,
+            arguments.jobs,
+            lock,
+            tuple(arguments.allow_foreign_elf),
+        )
         finished = build.archive() if manifest.mode == "archive" else build.store()
         sums = {name: digest for name, (digest, _) in finished.outputs.items()}
         stage.publish(sums)
@@ -83,10 +115,12 @@ class _Build:
     console: Console
     epoch_asked: int | None
     jobs: int | None
+    lock: Lock | None = None
+    allow_foreign_elf: tuple[str, ...] = ()
 
     def identity(self, epoch: int, options: Mapping[str, Any]) -> StoreIdentity:
         manifest = self.manifest
-        platform = common_platform(self.images)
+        platform = common_platform(self.images, manifest.platform)
         assert platform is not None, "there is at least one image"
         further = dict(options)
         if manifest.security_version is not None:
@@ -95,7 +129,7 @@ class _Build:
             mode=manifest.mode,
             engine=manifest.engine,
             driver=manifest.driver,
-            platform=manifest.platform or platform,
+            platform=platform,
             store_path=manifest.store_path,
             epoch=epoch,
             images=self.images,
@@ -103,35 +137,22 @@ class _Build:
         )
 
     def store(self) -> _Finished:
-        manifest, squashfs = self.manifest, self.manifest.squashfs
+        manifest = self.manifest
         epoch, epoch_from = self._epoch()
-        form = {
-            "block-size": squashfs.block_size_bytes,
-            "compression": squashfs.compression,
-            "level": squashfs.level,
-            "whiteouts": squashfs.whiteouts,
-        }
-        identity = self.identity(epoch, {"squashfs": form})
-        sink = SquashfsOptions(
-            tool=squashfs.tool,
-            compression=squashfs.compression,
-            level=squashfs.level,
-            block_size_bytes=squashfs.block_size_bytes,
-            epoch=epoch,
-            jobs=self.jobs,
-            allow_tool=squashfs.allow_tool,
-        )
+        identity, form = self._erofs(epoch) if "erofs" in manifest.outputs else self._squashfs(epoch)
         plan = StorePlan(
             identity=identity,
             outputs=manifest.outputs,
-            squashfs=sink,
+            form=form,
             limits=manifest.limits,
             verity_hash=manifest.verity.hash,
             budget_bytes=manifest.budget_store_image_bytes,
             jobs=self.jobs,
         )
-        tools = [describe_tool(sink)] if "squashfs" in manifest.outputs else []
-        made = write_store_artifacts(plan, self.stage, self.console.progress)
+        tools = [describe_form(form)] if plan.image_name else []
+        if manifest.budget_store_image_bytes is not None and plan.image_name is None:
+            self.console.note(_NO_BUDGET)
+        made = write_store_artifacts(plan, self.stage, self.console.progress, self._elf_audit(identity))
         seal = None
         if made.root_hash is not None:
             seal = {"hash": manifest.verity.hash, "root-hash": made.root_hash, "padding_bytes": made.padding_bytes}
@@ -143,14 +164,51 @@ class _Build:
             "store-path": manifest.store_path,
             **dict(identity.options),
         }
-        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal)
+        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal, made.costs, made.elf)
         return _Finished(outputs, epoch, made.root_hash)
+
+    def _squashfs(self, epoch: int) -> tuple[StoreIdentity, SquashfsOptions]:
+        squashfs = self.manifest.squashfs
+        form = {
+            "block-size": squashfs.block_size_bytes,
+            "compression": squashfs.compression,
+            "level": squashfs.level,
+            "whiteouts": squashfs.whiteouts,
+        }
+        options = SquashfsOptions(
+            tool=squashfs.tool,
+            compression=squashfs.compression,
+            level=squashfs.level,
+            block_size_bytes=squashfs.block_size_bytes,
+            epoch=epoch,
+            jobs=self.jobs,
+            allow_tool=squashfs.allow_tool,
+        )
+        return self.identity(epoch, {"squashfs": form}), options
+
+    def _erofs(self, epoch: int) -> tuple[StoreIdentity, ErofsOptions]:
+        erofs = self.manifest.erofs
+        form = {"cluster-size": erofs.cluster_size_bytes, "compression": erofs.compression, "level": erofs.level}
+        identity = self.identity(epoch, {"erofs": form})
+        options = ErofsOptions(
+            uuid=erofs_uuid(identity.to_json()),
+            compression=erofs.compression,
+            level=erofs.level,
+            cluster_bytes=erofs.cluster_size_bytes,
+            epoch=epoch,
+            jobs=self.jobs,
+        )
+        return identity, options
 
     def archive(self) -> _Finished:
         manifest, wanted = self.manifest, self.manifest.archive
         epoch, epoch_from = self._epoch()
         form = {"compression": wanted.compression, "level": wanted.level}
-        self.stage.write("store.json", self.identity(epoch, {"archive": form}).to_json())
+        identity = self.identity(epoch, {"archive": form})
+        self.stage.write("store.json", identity.to_json())
+        audit = self._elf_audit(identity)
+        if manifest.budget_store_image_bytes is not None:
+            self.console.note(_NO_BUDGET)
         archived = [ArchiveImage(stored.image, tuple(str(reference) for reference in stored.references)) for stored in self.images]
         with self.stage.writer(archive_name(wanted.compression)) as write:
             made = write_images_tar(
@@ -161,16 +219,23 @@ class _Build:
                 compression=wanted.compression,
                 level=wanted.level,
                 progress=self.console.progress,
+                audit=audit,
             )
+        elf = audit.conclude(self.console.note)
         asked = {"mode": "archive", "engine": manifest.engine, "archive": form}
         # Compressed bytes depend on the compressor's version; these do not.
         plain = {"sha256": made.sha256, "size_bytes": made.size_bytes}
         tools = [{"tool": "libarchive", **made.compression, "uncompressed": plain}]
-        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None)
+        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None, None, elf)
         return _Finished(outputs, epoch, None)
 
     def _epoch(self) -> tuple[int, str]:
-        return choose_epoch(self.epoch_asked, self.manifest.epoch, os.environ, self.images)
+        return choose_epoch(
+            self.epoch_asked, self.manifest.epoch, os.environ, self.images, lock=self.lock.epoch if self.lock is not None else None
+        )
+
+    def _elf_audit(self, identity: StoreIdentity) -> ElfAudit:
+        return ElfAudit(self.images, identity.platform, self.allow_foreign_elf)
 
     def _finish(
         self,
@@ -179,10 +244,22 @@ class _Build:
         epoch: Mapping[str, Any],
         layer_sizes: Mapping[str, int],
         seal: Mapping[str, Any] | None,
+        costs: StoreCosts | None,
+        elf: ElfReport | None,
     ) -> dict[str, tuple[str, int]]:
         outputs = {name: self._sum(name) for name in self.stage.names()}
         record = build_record(
-            images=self.images, options=options, tools=tools, epoch=epoch, layer_sizes=layer_sizes, outputs=outputs, seal=seal
+            images=self.images,
+            options=options,
+            tools=tools,
+            epoch=epoch,
+            layer_sizes=layer_sizes,
+            outputs=outputs,
+            seal=seal,
+            lock_sha256=sha256(write_lock(self.lock)).hexdigest() if self.lock is not None else None,
+            stored_bytes=costs.layer_bytes if costs is not None else None,
+            costs=costs.to_data(self.images) if costs is not None else layers_costs(self.images, layer_sizes),
+            elf_audit=elf.to_data() if elf is not None else None,
         )
         self.stage.write("record.json", record)
         return {**outputs, "record.json": self._sum("record.json")}
@@ -220,6 +297,28 @@ def _overrides(arguments: argparse.Namespace) -> Overrides:
         store_path=arguments.store_path,
         images=tuple(parse_argument(text) for text in arguments.sources) if arguments.sources else None,
     )
+
+
+def _lock(arguments: argparse.Namespace, manifest: Manifest, console: Console) -> Lock | None:
+    """The lock that counts: the one that was named, else the one beside the manifest; None for images of the command line."""
+    path = Path(arguments.lock) if arguments.lock else lock_path(Path(arguments.file or DEFAULT_NAME))
+    if arguments.lock is None and arguments.sources:
+        if arguments.locked:
+            _require_pins(manifest)
+        return None
+    if arguments.lock is None and not arguments.locked and not path.exists():
+        return None
+    lock = load_lock(path)
+    if arguments.locked:
+        require_agreement(manifest, lock, str(path))
+    for difference in disagreements(manifest, lock):
+        console.note(f"{path} is not up to date: {difference}")
+    return lock
+
+
+def _of_mode(images: tuple[StoredImage, ...], mode: str) -> tuple[StoredImage, ...]:
+    """An archive has no place for the registries' digests of layers."""
+    return images if mode == "store" else tuple(replace(stored, blobs=()) for stored in images)
 
 
 def _require_pins(manifest: Manifest) -> None:

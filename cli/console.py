@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TextIO
 
@@ -71,6 +71,29 @@ class Console:
             _discard(self._stdout)
             if error.errno != errno.EPIPE:
                 raise OutputFailure(f"cannot write to standard output: {error.strerror}") from error
+
+    def raw(self) -> Callable[[bytes], object]:
+        """A write function for a result of bytes, instead of :meth:`result`; standard output has to be no terminal.
+
+        Raises OutputFailure: for a terminal, and from each write that fails, also when the reader has gone away.
+        """
+        self._renderer.close()
+        if is_terminal(self._stdout):
+            raise OutputFailure("bytes cannot be shown on a terminal", hint="write them to a file with -o, or into a pipe")
+        binary = getattr(self._stdout, "buffer", None)
+        if binary is None:
+            raise OutputFailure("standard output takes no bytes")
+
+        def write(data: bytes) -> None:
+            try:
+                binary.write(data)
+                if not data:
+                    binary.flush()
+            except OSError as error:
+                _discard(self._stdout)
+                raise OutputFailure(f"cannot write to standard output: {error.strerror}") from error
+
+        return write
 
     def note(self, message: str) -> None:
         """A sentence worth keeping: a warning, a decision. Silent with ``-q``."""

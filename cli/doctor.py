@@ -109,14 +109,25 @@ TOOLS = (
     Tool("lz4 library", "compresses store.squashfs with lz4", False, "liblz4-1", _block_compressor("lz4")),
     _debian("tar2sqfs", "squashfs-tools-ng", "another writer of store.squashfs"),
     _debian("mksquashfs", "squashfs-tools", "another writer of store.squashfs", option="-version"),
+    _debian("mkfs.erofs", "erofs-utils", "writes store.erofs"),
     Tool("CRC-64", "checksums of tar-split", False, "libssl3", _attribute("shiplap.core.layer.crc64", "backend")),
     _debian("veritysetup", "cryptsetup-bin", "opens sealed stores on the device; forward error correction"),
-    _debian("skopeo", "skopeo", "fetches images from registries into files"),
+    Tool(
+        "docker SDK",
+        "reads images from engines that run (docker-daemon:, podman:)",
+        False,
+        "python3-docker",
+        _attribute("docker", "__version__"),
+    ),
+    _debian("openssl", "openssl", "checks an image's signature by a key (lock --key)", option="version"),
+    _debian("skopeo", "skopeo", "checks an image's signature by a policy (lock --policy)"),
 )
 
 # What the sink refuses (shiplap.rootfs.sinks.mksquashfs says why); a test holds the two alike.
 _MKSQUASHFS_OLDEST = (4, 6)
 _MKSQUASHFS_FAULTY = ((4, 7, 0), (4, 7, 5))
+# The sink asks the tool itself (shiplap.rootfs.sinks.erofs); this is the first version that has what it asks for.
+_MKFS_EROFS_OLDEST = (1, 8)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +190,8 @@ def _remark(name: str, version: str) -> str:
             return "too old: 4.6 or newer is needed"
         if _MKSQUASHFS_FAULTY[0] <= (*numbers, 0)[:3] <= _MKSQUASHFS_FAULTY[1]:
             return "known to be faulty; used only when squashfs.allow-tool names it"
+    if name == "mkfs.erofs" and numbers and numbers < _MKFS_EROFS_OLDEST:
+        return "too old: 1.8 or newer is needed"
     return ""
 
 

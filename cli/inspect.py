@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from shiplap.audit.inspection import ImageInfo, Inspection, inspect_thing
 from shiplap.cli.console import Console
+from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import size_text
-from shiplap.core.limits import Limits
 from shiplap.core.platform import parse_platform
 
 NAME = "inspect"
@@ -19,15 +21,19 @@ shiplap inspect docker-archive:app.tar      what an archive holds, before buildi
 shiplap inspect oci:layout --platform linux/arm64
 """
 
+_SHOWN = 10
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("thing", metavar="THING", help="an output folder, store image, store.tar, archive, OCI layout, or a source")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="which platform of a source with several")
+    parser.add_argument("--elf", action="store_true", help="look for programs in the layers of a source, too, all of which are read for it")
+    add_limit_option(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     platform = parse_platform(arguments.platform) if arguments.platform else None
-    inspections = inspect_thing(arguments.thing, platform, Limits())
+    inspections = inspect_thing(arguments.thing, platform, limits_of(arguments), elf=arguments.elf)
     data: dict[str, object] = {"things": [inspection.to_data() for inspection in inspections]}
     console.result(data, "\n\n".join(_text(inspection) for inspection in inspections))
     return 0
@@ -38,9 +44,47 @@ def _text(inspection: Inspection) -> str:
     lines = [f"{inspection.thing}: {inspection.kind} ({facts})"]
     for image in inspection.images:
         lines += _image(image, inspection)
+    if not inspection.images:
+        return "\n".join(
+            [lines[0].partition(" (")[0], *(f"  {name.replace('_bytes', '')}: {_fact(name, value)}" for name, value in inspection.facts)]
+        )
     layers = len(inspection.uses)
     lines.append(f"{layers} layers, {size_text(inspection.unique_bytes)}; sharing saves {size_text(inspection.saved_bytes)}")
-    return "\n".join(lines)
+    if inspection.costs is not None:
+        lines += _costs(inspection.costs, {image.config: image for image in inspection.images})
+    return "\n".join([*lines, *_programs(inspection)])
+
+
+def _costs(costs: Mapping[str, Any], images: Mapping[str, ImageInfo]) -> list[str]:
+    """A table of the images, then what they share."""
+    lines = [f"sizes ({costs['of']}):", f"  {'total':>10}  {'own':>10}  {'shared':>10}"]
+    for one in costs["images"]:
+        figures = "  ".join(f"{size_text(one[key]):>10}" for key in ("total_bytes", "own_bytes", "shared_bytes"))
+        lines.append(f"  {figures}  {_name(images[one['config']])}")
+    if "skeleton_bytes" in costs:
+        parts = ", ".join(f"{part} {size_text(costs[f'{part}_bytes'])}" for part in ("layers", "skeleton", "other"))
+        saved = size_text(costs["saved-by-duplicates_bytes"])
+        lines.append(f"  {parts}; shared layers save {size_text(costs['saved-by-sharing_bytes'])}, equal contents {saved}")
+    return lines
+
+
+def _programs(inspection: Inspection) -> list[str]:
+    lines = []
+    for report in inspection.elf:
+        for image in report.images:
+            counted = ", ".join(f"{number} {architecture}" for architecture, number in image.counted) or "none"
+            lines.append(f"programs of {image.label}: {counted}")
+            if image.foreign:
+                lines.append(f"  not for {report.platform}: {len(image.foreign)}")
+            lines += [f"    layer {one.layer}: {one.shown} is {one.found}" for one in image.foreign[:_SHOWN]]
+            if len(image.foreign) > _SHOWN:
+                lines.append(f"    and {len(image.foreign) - _SHOWN} more")
+        lines += [f"  {note}" for note in report.notes]
+    return lines
+
+
+def _name(image: ImageInfo) -> str:
+    return ", ".join(image.references) or image.config
 
 
 def _fact(name: str, value: object) -> str:
@@ -54,6 +98,7 @@ def _image(image: ImageInfo, inspection: Inspection) -> list[str]:
         lines.append(f"    manifest {image.manifest}" + (f", index {image.index}" if image.index else ""))
     for number, layer in enumerate(image.layers):
         uses = inspection.uses[layer.chain_id]
-        shared = f", in {uses} images" if uses > 1 else ""
+        stored = f" ({size_text(layer.cost.stored_bytes)} in the image)" if layer.cost else ""
+        shared = stored + (f", in {uses} images" if uses > 1 else "")
         lines.append(f"    layer {number}: diffID {layer.diff_id}, {size_text(layer.size_bytes)}{shared}")
     return lines

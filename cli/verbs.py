@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 from typing import Protocol, cast
 
 from shiplap.cli.console import Console
@@ -32,15 +33,27 @@ class Verb(Protocol):
 
 
 # In the order of the help. A new verb is a module beside this one plus its name here.
-VERBS = ("build", "inspect", "verify", "verity", "config", "schema", "doctor", "completion")
+VERBS = (
+    "build",
+    "lock",
+    "fetch",
+    "cache",
+    "import",
+    "inspect",
+    "verify",
+    "diff",
+    "extract",
+    "verity",
+    "config",
+    "schema",
+    "doctor",
+    "completion",
+)
 
 # Known to the design, not in this release, with what to do instead.
 LATER = {
-    "lock": "name the images by digest in the manifest (`digest:`, `config-digest:`) meanwhile",
-    "fetch": "copy the image to a file first and build from `docker-archive:` or `oci:`",
     "rootfs": "add the files of the output folder to your root file system's image yourself meanwhile",
     "generate": "call `shiplap build` from your build system meanwhile",
-    "diff": "compare SHA256SUMS and record.json of the two builds meanwhile",
     "audit": "build twice and compare SHA256SUMS meanwhile",
 }
 
@@ -49,4 +62,5 @@ def load(name: str) -> Verb:
     """The module of the verb ``name``, which must be one of ``VERBS``."""
     if name not in VERBS:
         raise ValueError(f"{name!r} is not a verb")
-    return cast(Verb, importlib.import_module(f"shiplap.cli.{name}"))
+    module = f"{name}_" if keyword.iskeyword(name) else name  # import_.py
+    return cast(Verb, importlib.import_module(f"shiplap.cli.{module}"))

@@ -13,6 +13,7 @@ from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.jsontext import shown
 
 DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
+FETCH_AGAIN = "the source is corrupt or was tampered with; fetch it again"
 _BLOB_PATH = re.compile(r"blobs/(?:sha256/[a-f0-9]{64}|sha512/[a-f0-9]{128})")
 
 
@@ -30,6 +31,11 @@ class Files(Protocol):
     @property
     def label(self) -> str:
         """Its name for messages, without host folders."""
+        ...
+
+    @property
+    def remedy(self) -> str:
+        """What to do when a blob of it is not what its digest promises; :data:`FETCH_AGAIN` for most."""
         ...
 
     def size_bytes(self, path: str) -> int | None:
@@ -95,7 +101,7 @@ class StoredBlob:
         """Yield the stored bytes; raises BlobCorrupt, and OutsideFailure when reading fails."""
         stored = self.files.slice(self.path)
         if stored.size_bytes != self.size_bytes:
-            raise BlobCorrupt(f"{self.location} has {stored.size_bytes} bytes instead of {self.size_bytes}", hint=_AGAIN)
+            raise BlobCorrupt(f"{self.location} has {stored.size_bytes} bytes instead of {self.size_bytes}", hint=self.files.remedy)
         hasher = hashlib.new(self.digest.partition(":")[0]) if self.digest else None
         try:
             for piece in stored.chunks():
@@ -107,14 +113,13 @@ class StoredBlob:
         except OSError as error:
             raise OutsideFailure(f"cannot read {self.location}: {error.strerror}") from error
         if hasher is not None and self.digest != f"{hasher.name}:{hasher.hexdigest()}":
-            raise BlobCorrupt(f"{self.location} has the digest {hasher.name}:{hasher.hexdigest()} instead of {self.digest}", hint=_AGAIN)
+            raise BlobCorrupt(
+                f"{self.location} has the digest {hasher.name}:{hasher.hexdigest()} instead of {self.digest}", hint=self.files.remedy
+            )
 
     def slice(self) -> FileSlice | None:
         """The stored bytes, unverified, where they lie."""
         stored = self.files.slice(self.path)
         if stored.size_bytes != self.size_bytes:
-            raise BlobCorrupt(f"{self.location} has {stored.size_bytes} bytes instead of {self.size_bytes}", hint=_AGAIN)
+            raise BlobCorrupt(f"{self.location} has {stored.size_bytes} bytes instead of {self.size_bytes}", hint=self.files.remedy)
         return stored
-
-
-_AGAIN = "the source is corrupt or was tampered with; fetch it again"

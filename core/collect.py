@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,12 @@ from pathlib import Path
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image
 from shiplap.core.limits import Limits
+from shiplap.core.lock import Lock, LockedImage
+from shiplap.core.lock.opening import LockMismatch, open_locked
 from shiplap.core.manifest import ImageRequest
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference, parse_reference
-from shiplap.core.sources import TRANSPORTS, open_images, parse_source
+from shiplap.core.sources import TRANSPORTS, Access, SourceSpec, open_images, parse_source
 from shiplap.core.sources.spec import FILE_TRANSPORTS
 from shiplap.core.store.model import StoredImage, merge
 
@@ -39,14 +41,20 @@ def parse_argument(text: str) -> ImageRequest:
 
 @contextmanager
 def collected_images(
-    requests: Sequence[ImageRequest], platform: Platform | None, limits: Limits, folder: Path
+    requests: Sequence[ImageRequest],
+    platform: Platform | None,
+    limits: Limits,
+    folder: Path,
+    access: Access | None = None,
+    lock: Lock | None = None,
 ) -> Iterator[tuple[StoredImage, ...]]:
     """The images of all requests, in their order, each once; their blobs can be read inside the context.
 
     ``folder``: where relative paths in a manifest's ``from:`` begin, the manifest's own folder. Paths on
-    the command line begin at the working directory.
-    Raises RequestRefused, PinMismatch, StoreRefused and what the sources raise.
+    the command line begin at the working directory. ``lock``: what it pins is taken from the cache or held against it.
+    Raises RequestRefused, PinMismatch, LockMismatch, StoreRefused and what the sources raise.
     """
+    access = access or Access()
     if not requests:
         raise RequestRefused(
             "no image was asked for",
@@ -55,12 +63,55 @@ def collected_images(
     with ExitStack() as stack:
         found: list[StoredImage] = []
         for request in requests:
-            spec = parse_source(request.source)
-            if request.line and spec.transport in FILE_TRANSPORTS:
-                spec = replace(spec, location=str(folder / spec.location))
-            images = stack.enter_context(open_images(spec, platform=platform, limits=limits))
-            found.extend(_named(request, images, spec.public_text))
+            spec = source_spec(request, folder)
+            locked = lock.find(request.ref) if lock and request.ref else None
+            if locked is None:
+                images = stack.enter_context(open_images(spec, platform=platform, limits=limits, access=access))
+                found.extend(_named(request, images, spec.public_text))
+                continue
+            require_platform(locked, platform)
+            require_pins(request, locked)
+            image = stack.enter_context(open_locked(locked, spec, platform=platform, limits=limits, access=access))
+            found.append(_locked(request, locked, image))
         yield merge(found)
+
+
+def source_spec(request: ImageRequest, folder: Path) -> SourceSpec:
+    """Where the image is: a manifest's relative paths from ``folder`` on, a registry's tag replaced by the digest that pins it."""
+    spec = parse_source(request.source)
+    if spec.transport == "docker" and request.digest:
+        return replace(spec, location=f"{parse_reference(spec.location).name}@{request.digest}")
+    if request.line and spec.transport in FILE_TRANSPORTS:
+        spec = replace(spec, location=str(folder / spec.location))
+    return spec
+
+
+def require_platform(locked: LockedImage, platform: Platform | None) -> None:
+    """Raise LockMismatch when the lock pins the image for another platform than the one wanted."""
+    if platform is not None and not platform.matches(locked.platform):
+        raise LockMismatch(
+            f"the lock pins {locked.ref} for {locked.platform}, wanted is {platform}",
+            hint="`shiplap lock` pins it for the manifest's platform; --lock FILE takes another lock",
+        )
+
+
+def require_pins(request: ImageRequest, locked: LockedImage) -> None:
+    """Raise PinMismatch when the manifest pins another image than the lock."""
+    if request.config_digest not in (None, locked.config):
+        raise PinMismatch(
+            f"{locked.ref}: `config-digest` asks for {request.config_digest}, the lock pins {locked.config}",
+            hint="`shiplap lock` pins anew",
+        )
+    for wanted in _wanted(request):
+        if wanted not in locked.manifest_digests:
+            known = " and ".join(locked.manifest_digests) or "no manifest digest"
+            raise PinMismatch(f"{locked.ref}: asked for is {wanted}, the lock has {known}", hint="`shiplap lock` pins anew")
+
+
+def _locked(request: ImageRequest, locked: LockedImage, image: Image) -> StoredImage:
+    digests = {*_wanted(request), *locked.manifest_digests}
+    blobs = tuple(layer.blob for layer in locked.layers)
+    return StoredImage(image, _references(locked.ref, digests), blobs, request.allow_foreign_elf)
 
 
 def _named(request: ImageRequest, images: tuple[Image, ...], source: str) -> Iterator[StoredImage]:
@@ -72,36 +123,48 @@ def _named(request: ImageRequest, images: tuple[Image, ...], source: str) -> Ite
                     hint=f"give it one: NAME={request.source}, for example app:1={request.source}",
                 )
             references = tuple(parse_reference(text) for text in image.references)
-            yield StoredImage(_pinned(request, image, source), references)
+            require_found_pins(request, image, source)
+            yield StoredImage(image, references, allow_foreign_elf=request.allow_foreign_elf)
         return
+    image = the_one(request, images, source)
+    require_found_pins(request, image, source)
+    # A message about this image names it as the user does.
+    image = replace(image, references=(str(replace(request.ref, digest=None)), *image.references))
+    yield StoredImage(image, _references(request.ref, _wanted(request)), allow_foreign_elf=request.allow_foreign_elf)
+
+
+def the_one(request: ImageRequest, images: Sequence[Image], source: str) -> Image:
+    """The only image of ``images``; raises RequestRefused where one name would stand for several."""
     if len(images) != 1:
         names = ", ".join(image.label for image in images)
         raise RequestRefused(
             f"{source} holds {len(images)} images, and {request.ref} can be only one of them: {names}",
             hint=f"say which: {request.source}:REF",
         )
-    image = _pinned(request, images[0], source)
-    # A message about this image names it as the user does.
-    image = replace(image, references=(str(replace(request.ref, digest=None)), *image.references))
-    yield StoredImage(image, _references(request.ref, request.digest))
+    return images[0]
 
 
-def _references(reference: Reference, digest: str | None) -> tuple[Reference, ...]:
-    """The tag and the digest of a reference are two names on the device, as the engine keeps them."""
+def _wanted(request: ImageRequest) -> set[str]:
+    """The manifest digests that somebody named."""
+    return {one for one in (request.digest, request.ref.digest if request.ref else None) if one}
+
+
+def _references(reference: Reference, digests: Iterable[str]) -> tuple[Reference, ...]:
+    """The tag and the digests of a reference are several names on the device, as the engine keeps them."""
     names = []
     if reference.tag:
         names.append(Reference(reference.domain, reference.path, reference.tag))
-    digests = sorted({one for one in (reference.digest, digest) if one})
-    return (*names, *(Reference(reference.domain, reference.path, None, one) for one in digests))
+    return (*names, *(Reference(reference.domain, reference.path, None, one) for one in sorted(digests)))
 
 
-def _pinned(request: ImageRequest, image: Image, source: str) -> Image:
+def require_found_pins(request: ImageRequest, image: Image, source: str) -> None:
+    """Raise PinMismatch unless ``image``, as it was found, is what the request's digests pin."""
     if request.config_digest and request.config_digest != image.config_digest:
         raise PinMismatch(
             f"{source}: the image has config digest {image.config_digest}, `config-digest` asks for {request.config_digest}",
             hint="tools that convert between Docker and OCI formats rewrite the config and so make another image",
         )
-    for wanted in sorted({one for one in (request.digest, request.ref.digest if request.ref else None) if one}):
+    for wanted in sorted(_wanted(request)):
         known = [one for one in (image.manifest_digest, image.index_digest) if one]
         if not known:
             raise PinMismatch(
@@ -110,4 +173,3 @@ def _pinned(request: ImageRequest, image: Image, source: str) -> Image:
             )
         if wanted not in known:
             raise PinMismatch(f"{source}: the image has digest {' and '.join(known)}, asked for is {wanted}")
-    return image

@@ -82,7 +82,7 @@ def uncompressed(chunks: Iterable[bytes], *, location: str, limit_bytes: int) ->
         if passed_bytes > limit_bytes:
             raise TooLarge(
                 f"{location}: it has more than {limit_bytes} bytes uncompressed, which is the limit",
-                hint="if you trust it, raise `limits: layer-bytes` in the manifest",
+                hint="raise `limits: {layer-bytes: …}` in the manifest, or give --limit layer-bytes=…, if you trust it",
             )
         yield piece
 

@@ -121,4 +121,6 @@ class Entry:
 def printable(name: bytes) -> str:
     """``name`` for a message: UTF-8 where it is, everything else and control characters escaped."""
     text = name.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

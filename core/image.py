@@ -55,6 +55,14 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class RawManifest:
+    """A platform's manifest as the source stores it; ``media_type`` is its own or its descriptor's."""
+
+    raw: bytes
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image for one platform.
 
@@ -62,6 +70,7 @@ class Image:
     ``layers``: base first, one for each diffID of the config (a diffID may occur twice).
     ``references``: the full references (``docker.io/library/app:1``) under which the source knows it.
     ``manifest_digest``/``index_digest``: where the source has them and they were verified.
+    ``manifest``: the bytes behind ``manifest_digest``, where the source is one that keeps manifests (OCI layouts, registries).
     ``created_epoch``: the config's ``created`` in whole seconds, or None.
     ``source``: the source as the user wrote it, without host paths' directories.
     """
@@ -75,6 +84,7 @@ class Image:
     manifest_digest: str | None = None
     index_digest: str | None = None
     created_epoch: int | None = None
+    manifest: RawManifest | None = None
 
     @property
     def diff_ids(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_LAYERS = 125
+_IMAGE_ENTRIES = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,8 @@ class Limits:
     metadata_bytes: int = 4 << 20
     layers: int = MAX_LAYERS
     members: int = 100_000
+
+    @property
+    def image_entries(self) -> int:
+        """Entries of a finished store image, all layers together; never fewer than usual."""
+        return max(_IMAGE_ENTRIES, 2 * self.entries)

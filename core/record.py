@@ -22,8 +22,15 @@ def build_record(
     layer_sizes: Mapping[str, int],
     outputs: Mapping[str, tuple[str, int]],
     seal: Mapping[str, Any] | None,
+    lock_sha256: str | None = None,
+    stored_bytes: Mapping[str, int] | None = None,
+    costs: Mapping[str, Any] | None = None,
+    elf_audit: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """The canonical bytes. ``outputs``: name → (sha256 hex, size in bytes); ``layer_sizes`` by chainID or diffID."""
+    """The canonical bytes. ``outputs``: name → (sha256 hex, size in bytes); ``layer_sizes`` by chainID or diffID.
+
+    ``stored_bytes``: what each layer costs in the store image, by chainID. ``costs``, ``elf_audit``: docs/sizes.md, docs/elf-audit.md.
+    """
     images = tuple(images)
     document: dict[str, Any] = {
         "shiplap": VERSION,
@@ -36,6 +43,7 @@ def build_record(
                 "chainID": layer.chain_id,
                 "diffID": layer.layer.diff_id,
                 "size_bytes": layer_sizes.get(layer.chain_id, layer_sizes.get(layer.layer.diff_id)),
+                "stored_bytes": (stored_bytes or {}).get(layer.chain_id),
             }
             for layer in unique_layers(images)
         ],
@@ -45,6 +53,12 @@ def build_record(
     }
     if seal is not None:
         document["verity"] = dict(seal)
+    if lock_sha256 is not None:
+        document["lock"] = {"sha256": lock_sha256}
+    if costs is not None:
+        document["costs"] = dict(costs)
+    if elf_audit is not None:
+        document["elf-audit"] = dict(elf_audit)
     return canonical_json(document)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,14 @@ def shiplap_command(*arguments: str, env: Mapping[str, str] | None = None, **opt
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
     return subprocess.run([*COMMAND, *arguments], env=environment(env), text=True, check=False, timeout=60, **options)
+
+
+@contextmanager
+def folder_for_everybody() -> Iterator[Path]:
+    """A temporary folder that other users can look into; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="shiplap-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 def nobody_can_run_it() -> bool:

@@ -42,12 +42,15 @@ def whole() -> dict[str, Any]:
             "block-size": "128K",
             "whiteouts": "overlay",
         },
+        "erofs": {"compression": "lz4hc", "level": 12, "cluster-size": "64K"},
         "verity": {"hash": "sha256", "fec-roots": 0, "check": "lazy", "on-corruption": "eio", "seal": "auto"},
         "engine-config": {"log-driver": "local"},
         "archive": {"compression": "none", "level": 0},
         "budget": {"store-image": "200M"},
         "limits": {"layer-bytes": "16G", "entries": 2000000, "metadata-bytes": "4M"},
-        "registries": {"127.0.0.1:5000": {"tls-verify": False, "cert-dir": "certs", "authfile": "auth.json"}},
+        "registries": {
+            "127.0.0.1:5000": {"tls-verify": False, "cert-dir": "certs", "authfile": "auth.json", "mirrors": ["mirror.example.org/hub"]}
+        },
         "target": {"init": ["systemd", "sysv", "procd"]},
         "containers": [
             {
@@ -81,6 +84,6 @@ def buildable() -> dict[str, Any]:
     """The part of :func:`whole` that this release can build."""
     data = whole()
     data["squashfs"]["tool"] = "tar2sqfs"
-    for key in ("data-root", "engine-config", "registries", "target", "containers"):
+    for key in ("data-root", "engine-config", "target", "containers"):
         del data[key]
     return data

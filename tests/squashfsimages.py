@@ -1,6 +1,6 @@
 """Trees that try everything SquashFS can hold, images of them made by real tools, and what independent readers see in one.
 
-Run as a program (``squashfsimages.py IMAGE MOUNTPOINT``, inside a private mount namespace) it lets the kernel
+Run as a program (``squashfsimages.py IMAGE MOUNTPOINT FILESYSTEM``, inside a private mount namespace) it lets the kernel
 read the image and prints the facts.
 """
 
@@ -314,11 +314,11 @@ def mksquashfs_for_tar() -> Path:
     return Path(program)
 
 
-def facts_of_the_kernel(image: Path, scratch: Path) -> list[Facts]:
+def facts_of_the_kernel(image: Path, scratch: Path, filesystem: str = "squashfs") -> list[Facts]:
     """What the kernel sees in a mounted image; skips the test where mounting is not possible."""
     mount_point = scratch / "mounted"
     mount_point.mkdir(exist_ok=True)
-    argv = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, str(image), str(mount_point)]
+    argv = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__, str(image), str(mount_point), filesystem]
     done = subprocess.run(argv, capture_output=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     if done.returncode == 77:
         pytest.skip(f"cannot mount here: {done.stderr.decode()}")
@@ -326,8 +326,8 @@ def facts_of_the_kernel(image: Path, scratch: Path) -> list[Facts]:
     return [tuple(item) for item in json.loads(done.stdout)]
 
 
-def _mount_and_print(image: str, mount_point: str) -> None:
-    done = subprocess.run(["mount", "-t", "squashfs", "-o", "ro,loop", image, mount_point], capture_output=True, check=False)
+def _mount_and_print(image: str, mount_point: str, filesystem: str) -> None:
+    done = subprocess.run(["mount", "-t", filesystem, "-o", "ro,loop", image, mount_point], capture_output=True, check=False)
     if done.returncode != 0:
         sys.stderr.buffer.write(done.stderr)
         sys.exit(77)
@@ -335,4 +335,4 @@ def _mount_and_print(image: str, mount_point: str) -> None:
 
 
 if __name__ == "__main__":
-    _mount_and_print(sys.argv[1], sys.argv[2])
+    _mount_and_print(*sys.argv[1:])

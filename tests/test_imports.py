@@ -33,6 +33,10 @@ THIRD_PARTY = {
     # core/zstd.py looks for libzstd among what libarchive has loaded; it calls nothing of libarchive.
     "libarchive": ("core/libarchive.py", "core/zstd.py"),
     "compression": ("core/",),
+    # The docker SDK and what it is made of: an extra, imported when an engine is asked.
+    "docker": ("core/engine/client.py",),
+    "requests": ("core/engine/client.py",),
+    "urllib3": ("core/engine/client.py",),
 }
 # Only these may end the process or print. A hash worker is a process of its own, and this file is its program.
 EXITS = ("cli/", "verity/blocks.py")

@@ -1,4 +1,4 @@
-"""Salt and UUID derived from content, so that the same input gives the same tree (DESIGN.md section 2).
+"""Salt and UUIDs derived from content, so that the same input gives the same tree (DESIGN.md section 2).
 
 A salt against prepared collisions need not be secret, only different for different content.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shiplap.verity.data import opened, pad_file
 
-__all__ = ["file_salt", "pad_file", "store_image_salt", "uuid_for_salt"]
+__all__ = ["erofs_uuid", "file_salt", "pad_file", "store_image_salt", "uuid_for_salt"]
 
 _SALT_PREFIX = b"shiplap-verity-salt\n"
 _EDGE_BYTES = 64 * 1024
@@ -40,3 +40,8 @@ def file_salt(path: Path) -> bytes:
 def uuid_for_salt(salt: bytes) -> str:
     """The UUID that goes with ``salt``: uuid5 of its hex digits in shiplap's namespace, in canonical form."""
     return str(uuids.uuid5(_NAMESPACE, salt.hex()))
+
+
+def erofs_uuid(store_json: bytes) -> str:
+    """The UUID of a store's EROFS: another one than that of its hash tree, so that no two things on a device share it."""
+    return str(uuids.uuid5(_NAMESPACE, "erofs " + store_image_salt(store_json).hex()))

@@ -29,7 +29,7 @@ XATTR_NAME_MAX_BYTES = 255
 XATTR_VALUE_MAX_BYTES = 65536
 _TIME_MAX = (9223372036, 854775807)  # Go's time.Unix(0, 1<<63-1): later times become 0 in the engine
 _ID_UNCHANGED = 0xFFFFFFFF
-_RAISE_ENTRIES = "raise `limits: {entries: …}` in the manifest if you trust the image"
+_RAISE_ENTRIES = "raise `limits: {entries: …}` in the manifest, or give --limit entries=…, if you trust the image"
 _CAPABILITY = b"security.capability"
 _NEEDS_CLEANING = re.compile(rb"(?:^|/)\.{0,2}(?:/|$)")
 _NAMESPACES = (b"user", b"trusted", b"security")
@@ -77,7 +77,7 @@ class LayerBuilder:
         try:
             return self._add(header)
         except _Unacceptable as problem:
-            raise LayerRefused(f"{self._where}, entry {printable(header.name)!r}: {problem}", hint=problem.hint) from None
+            raise LayerRefused(f"{self._where}, entry '{printable(header.name)}': {problem}", hint=problem.hint) from None
 
     def finish(self) -> LayerTree:
         """The tree, when every entry has been added. Raises LayerRefused."""
@@ -103,7 +103,7 @@ class LayerBuilder:
                 if inode is None:
                     raise _Unacceptable("a later entry took the directory away, and the engine cannot set its time any more")
             except _Unacceptable as problem:
-                raise LayerRefused(f"{self._where}, entry {printable(path)!r}: {problem}", hint=problem.hint) from None
+                raise LayerRefused(f"{self._where}, entry '{printable(path)}': {problem}", hint=problem.hint) from None
             inode.mtime_epoch, inode.mtime_nanoseconds = seconds, nanoseconds
 
     def _add(self, header: TarHeader) -> bool:
@@ -133,7 +133,7 @@ class LayerBuilder:
             self._whiteout(parent, base, header)
             return False
         if kind is None:
-            raise _Unacceptable(f"its type {printable(header.typeflag)!r} is none that the engine unpacks")
+            raise _Unacceptable(f"its type '{printable(header.typeflag)}' is none that the engine unpacks")
         if len(base) > NAME_MAX_BYTES:
             raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
         self._remove(parent_path, parent, base, kind)
@@ -219,11 +219,11 @@ class LayerBuilder:
         target = self._find(inside_root(header.linkname))
         if target is None:
             raise _Unacceptable(
-                f"a hard link to {printable(header.linkname)!r}, which the layer has not made before it",
+                f"a hard link to '{printable(header.linkname)}', which the layer has not made before it",
                 "a hard link cannot reach a lower layer's file or a later entry; the engine refuses it too",
             )
         if target.kind is Kind.DIRECTORY:
-            raise _Unacceptable(f"a hard link to the directory {printable(header.linkname)!r}")
+            raise _Unacceptable(f"a hard link to the directory '{printable(header.linkname)}'")
         parent.children[base] = target
         target.names += 1
         # The kernel drops file capabilities on every chown, also one that changes nothing.
@@ -244,15 +244,15 @@ class LayerBuilder:
             if key in _ACLS and inode.kind is not Kind.SYMLINK:
                 raise _Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
             if len(key) > XATTR_NAME_MAX_BYTES or len(value) > XATTR_VALUE_MAX_BYTES:
-                raise _Unacceptable(f"xattr {printable(key[:40])!r} is longer than Linux allows")
+                raise _Unacceptable(f"xattr '{printable(key[:40])}' is longer than Linux allows")
             if key and namespace not in _NAMESPACES:
                 count, first = self._left_out
-                self._left_out = (count + 1, first or f"{printable(key)!r} of {printable(header.name)!r}")
+                self._left_out = (count + 1, first or f"'{printable(key)}' of '{printable(header.name)}'")
                 continue
             if namespace == b"user" and inode.kind not in (Kind.REGULAR, Kind.DIRECTORY):
                 continue  # the kernel says EPERM, the engine goes on
             if not rest or (key == _CAPABILITY and not _capability_is_valid(value)):
-                raise _Unacceptable(f"xattr {printable(key)!r} is one that the kernel refuses")
+                raise _Unacceptable(f"xattr '{printable(key)}' is one that the kernel refuses")
             inode.set_xattr(key, value)
 
     def _parent(self, path: bytes) -> Inode:
@@ -262,7 +262,7 @@ class LayerBuilder:
             return self._cached_parent[1]
         directory = self._walk(path, make=True)
         if directory is None or directory.kind is not Kind.DIRECTORY:
-            raise _Unacceptable(f"its parent {printable(path)!r} is no directory")
+            raise _Unacceptable(f"its parent '{printable(path)}' is no directory")
         self._cached_parent = (path, directory)
         self._cached_through_link = self._through_link
         return directory
@@ -288,7 +288,7 @@ class LayerBuilder:
             followed = max(0, followed - 1)
             directory = trail[-1]
             if directory.children is None:
-                raise _Unacceptable(f"its path goes through {printable(path)!r}, which is no directory")
+                raise _Unacceptable(f"its path goes through '{printable(path)}', which is no directory")
             if component in (b"", b"."):
                 continue
             if component == b"..":
@@ -334,6 +334,10 @@ def clean(name: bytes) -> bytes:
     """Go's ``filepath.Clean``: the name under which tar-split and the engine know an entry."""
     if not _NEEDS_CLEANING.search(name):
         return name
+    if name.startswith(b"./"):  # every name of many tars; the rest is mostly clean
+        rest = name[2:]
+        if rest and not rest.startswith(b"/") and not _NEEDS_CLEANING.search(rest):
+            return rest
     rooted = name.startswith(b"/")
     kept: list[bytes] = []
     for component in name.split(b"/"):
@@ -358,7 +362,7 @@ def inside_root(name: bytes) -> bytes:
     if path == b".":
         return b""
     if path == b".." or path.startswith(b"../"):
-        raise _Unacceptable(f"{printable(name)!r} leaves the root of the layer", "Docker would put it inside the root; shiplap refuses")
+        raise _Unacceptable(f"'{printable(name)}' leaves the root of the layer", "Docker would put it inside the root; shiplap refuses")
     if len(path) > PATH_MAX_BYTES:
         raise _Unacceptable(f"a path of {len(path)} bytes; the limit is {PATH_MAX_BYTES}")
     return path

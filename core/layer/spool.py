@@ -71,7 +71,7 @@ def uncompressed_layer(
         if plain.size_bytes > limits.layer_bytes:
             raise Refused(
                 f"{where}: {plain.size_bytes} bytes are over the limit of {limits.layer_bytes}",
-                hint="raise `limits: {layer-bytes: …}` in the manifest if you trust the image",
+                hint="raise `limits: {layer-bytes: …}` in the manifest, or give --limit layer-bytes=…, if you trust the image",
             )
         with _unchanged(plain, where):
             hasher = hashlib.sha256()

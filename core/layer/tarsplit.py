@@ -212,4 +212,4 @@ def assemble(parts: Iterable[Segment | FilePart], content: Callable[[bytes], Ite
                 size_bytes += len(piece)
                 yield piece
             if size_bytes != part.size_bytes or checksum.digest() != part.checksum:
-                raise TarSplitCorrupt(f"{what}: the content of {printable(part.name)!r} does not fit its size and checksum")
+                raise TarSplitCorrupt(f"{what}: the content of '{printable(part.name)}' does not fit its size and checksum")

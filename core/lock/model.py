@@ -35,7 +35,8 @@ class LockedImage:
     """One image of the lock.
 
     ``ref``: the name on the device (the manifest's ``ref:``). ``source``: where it was found when it was locked; no part
-    of what is compared. ``index``: digest of the index, None where there was none. ``manifest`` None: unknown.
+    of what is compared. ``platform``: what the manifest asked for, else the image's own. ``created_epoch``: the config's
+    ``created`` in whole seconds. ``index``: digest of the index, None where there was none. ``manifest`` None: unknown.
     ``signature``: what a signature check said, as sorted text pairs; None: none was asked for.
     """
 
@@ -45,9 +46,19 @@ class LockedImage:
     config: str
     config_size_bytes: int
     layers: tuple[LockedLayer, ...]
+    created_epoch: int | None = None
     index: str | None = None
     manifest: LockedManifest | None = None
     signature: tuple[tuple[str, str], ...] | None = None
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        return tuple(layer.diff_id for layer in self.layers)
+
+    @property
+    def manifest_digests(self) -> tuple[str, ...]:
+        """The index and the platform's manifest, as far as they are known: what a digest reference may name."""
+        return tuple(one for one in (self.index, self.manifest.digest if self.manifest else None) if one)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +68,6 @@ class Lock:
     store_format: int
     epoch: int
     images: tuple[LockedImage, ...]
+
+    def find(self, ref: Reference) -> LockedImage | None:
+        return next((one for one in self.images if one.ref == ref), None)

@@ -10,11 +10,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from shiplap.core.errors import Refused
+from shiplap.core.imageform import (
+    EROFS_CLUSTER_BYTES,
+    EROFS_LEVELS,
+    SQUASHFS_BLOCK_BYTES,
+    SQUASHFS_LEVELS,
+    SQUASHFS_TOOLS_OF,
+    is_size,
+    level_problem,
+)
 from shiplap.core.manifest.problems import quoted
 from shiplap.core.manifest.schema import join
 from shiplap.core.manifest.sizes import parse_size
 from shiplap.core.platform import parse_platform
 from shiplap.core.reference import parse_reference
+from shiplap.core.registry.endpoints import is_mirror_location
 from shiplap.core.sources.spec import parse_source
 
 Finding = tuple[str, str]
@@ -23,11 +33,7 @@ Data = dict[str, Any]
 DRIVERS = {"docker": ("overlay2", "vfs", "containerd"), "podman": ("overlay",)}
 OUTPUTS = {"store": ("squashfs", "verity"), "archive": ("tar",)}
 _POSSIBLE_OUTPUTS = {"store": ("squashfs", "erofs", "verity", "tar"), "archive": ("tar",)}
-# compression: default level, lowest, highest. The others have no level in SquashFS.
-SQUASHFS_LEVELS = {"zstd": (15, 1, 22), "gzip": (9, 1, 9), "lzo": (8, 1, 9)}
-SQUASHFS_TOOLS_OF = {"lzo": ("tar2sqfs", "mksquashfs"), "none": ("builtin",)}  # the others are written by every tool
 _ARCHIVE_HIGHEST = {"none": 0, "gzip": 9, "xz": 9, "zstd": 22}
-_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES = 4 << 10, 1 << 20
 
 # Where a value other than these would change the outcome, and this release cannot do it yet.
 IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
@@ -45,21 +51,22 @@ IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
     "data-root.size": (),
     "data-root.volumes-path": (),
     "engine-config": ({},),
-    "registries": ({},),
     "target": ({},),
     "containers": ([],),
 }
-_OUTPUTS_IN_THIS_RELEASE = ("squashfs", "verity", "tar")
+_OUTPUTS_IN_THIS_RELEASE = ("squashfs", "erofs", "verity", "tar")
 
 
 def findings(data: Data) -> Iterator[Finding]:
     """Everything wrong with ``data`` that the schema does not see."""
     yield from _platform(data)
     yield from _images(data)
+    yield from _registries(data)
     yield from _engine(data)
     yield from _outputs(data)
     yield from _store_path(data)
     yield from _squashfs(data["squashfs"])
+    yield from _erofs(data["erofs"])
     yield from _archive(data["archive"])
     yield from _sizes(data)
     yield from _not_yet(data)
@@ -114,6 +121,16 @@ def _source(text: str, path: str) -> Iterator[Finding]:
         yield path, _sentence(error)
 
 
+def _registries(data: Data) -> Iterator[Finding]:
+    for host, settings in data["registries"].items():
+        path = join("registries", host)
+        if "/" in host or not is_mirror_location(host):
+            yield path, f"{quoted(host)} is not host[:port] of a registry"
+        for index, mirror in enumerate(settings.get("mirrors") or ()):
+            if mirror is not None and not is_mirror_location(mirror):
+                yield join(join(path, "mirrors"), index), f"{quoted(mirror)} is not host[:port][/prefix] of a mirror"
+
+
 def _engine(data: Data) -> Iterator[Finding]:
     driver, engine = data.get("driver"), data["engine"]
     if driver is not None and driver not in DRIVERS[engine]:
@@ -132,7 +149,7 @@ def _outputs(data: Data) -> Iterator[Finding]:
         elif output not in _OUTPUTS_IN_THIS_RELEASE:
             yield path, _not_yet_message(output)
     if "verity" in outputs and mode == "store" and None not in outputs and not {"squashfs", "erofs"} & set(outputs):
-        yield "outputs", "`verity` seals an image: add `squashfs`"
+        yield "outputs", "`verity` seals an image: add `squashfs` or `erofs`"
     if "squashfs" in outputs and "erofs" in outputs:
         yield "outputs", "`squashfs` and `erofs` are two forms of the same store: choose one"
 
@@ -148,16 +165,22 @@ def _squashfs(settings: Data) -> Iterator[Finding]:
     tools = SQUASHFS_TOOLS_OF.get(compression)
     if tools is not None and settings["tool"] not in tools:
         yield "squashfs.compression", f"{settings['tool']} does not write {compression}: use `tool: " + "` or `tool: ".join(tools) + "`"
-    if level is not None:
-        if compression not in SQUASHFS_LEVELS:
-            yield "squashfs.level", f"{compression} has no level in SquashFS: leave the key out"
-        else:
-            _, low, high = SQUASHFS_LEVELS[compression]
-            if not low <= level <= high:
-                yield "squashfs.level", f"{level} is no level of {compression}, which has {low} to {high}"
+    problem = level_problem(compression, level, SQUASHFS_LEVELS[compression], "SquashFS")
+    if problem is not None:
+        yield "squashfs.level", problem
     size_bytes = _size_or_none(settings["block-size"])
-    if size_bytes is not None and (size_bytes & (size_bytes - 1) or not _MIN_BLOCK_BYTES <= size_bytes <= _MAX_BLOCK_BYTES):
+    if size_bytes is not None and not is_size(size_bytes, SQUASHFS_BLOCK_BYTES):
         yield "squashfs.block-size", f"{quoted(settings['block-size'])} is not a power of two from 4K to 1M"
+
+
+def _erofs(settings: Data) -> Iterator[Finding]:
+    compression = settings["compression"]
+    problem = level_problem(compression, settings.get("level"), EROFS_LEVELS[compression], "EROFS")
+    if problem is not None:
+        yield "erofs.level", problem
+    size_bytes = _size_or_none(settings["cluster-size"])
+    if size_bytes is not None and not is_size(size_bytes, EROFS_CLUSTER_BYTES):
+        yield "erofs.cluster-size", f"{quoted(settings['cluster-size'])} is not a power of two from 4K to 1M"
 
 
 def _archive(settings: Data) -> Iterator[Finding]:

@@ -8,8 +8,11 @@ read differently is refused: quotes make it mean one thing everywhere.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import yaml
@@ -19,6 +22,19 @@ from shiplap.core.manifest.problems import Problem, quoted
 MAX_DOCUMENT_BYTES = 256 << 10
 MAX_DEPTH = 32
 MAX_NODES = 20_000  # aliases expanded: "billion laughs" ends here
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a document may cost. ``what``: its kind, with an article, for messages; ``least``: what an empty one lacks."""
+
+    document_bytes: int = MAX_DOCUMENT_BYTES
+    nodes: int = MAX_NODES
+    what: str = "a manifest"
+    least: str = "`version: 1` and `images:`"
+
+
+MANIFEST_BOUNDS = Bounds()
 
 _CORE = "tag:yaml.org,2002:"
 # YAML 1.2.2, section 10.3.2: tag resolution of the core schema.
@@ -82,21 +98,30 @@ def node_of(data: Any) -> Node:
     return Scalar(data, str(data))
 
 
+def read_bounded(path: Path, bounds: Bounds) -> bytes | None:
+    """The file's bytes, at most one more than ``bounds`` allow; None where it is no regular file. Raises OSError."""
+    # Without O_NONBLOCK opening a pipe would wait for a writer before it could be refused.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return None
+        return file.read(bounds.document_bytes + 1)
+
+
 class Unreadable(Exception):
     """Reading cannot go on; what was wrong is in the list of problems."""
 
 
-def compose(raw: bytes, problems: list[Problem]) -> Node:
+def compose(raw: bytes, problems: list[Problem], bounds: Bounds = MANIFEST_BOUNDS) -> Node:
     """Read one YAML document. Mistakes go to ``problems``; Unreadable is raised where they leave nothing to check."""
-    if len(raw) > MAX_DOCUMENT_BYTES:
-        _give_up(problems, 1, 1, f"the file has {len(raw)} bytes, more than the {MAX_DOCUMENT_BYTES} a manifest may have")
+    if len(raw) > bounds.document_bytes:
+        _give_up(problems, 1, 1, f"the file has {len(raw)} bytes, more than the {bounds.document_bytes} {bounds.what} may have")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line, column = _place(raw[: error.start].decode("utf-8", "replace"))
         _give_up(problems, line, column, "not UTF-8 text")
     try:
-        composer = _Composer(yaml.SafeLoader(text.removeprefix("\ufeff")), problems)
+        composer = _Composer(yaml.SafeLoader(text.removeprefix("\ufeff")), problems, bounds)
     except yaml.reader.ReaderError as error:
         line, column = _place(text[: error.position])
         _give_up(problems, line, column, f"character U+{ord(text[error.position]):04X} is not allowed in YAML")
@@ -117,21 +142,22 @@ def compose(raw: bytes, problems: list[Problem]) -> Node:
 class _Composer:
     """Turns the parser's events into nodes."""
 
-    def __init__(self, loader: Any, problems: list[Problem]) -> None:
+    def __init__(self, loader: Any, problems: list[Problem], bounds: Bounds) -> None:
         self.loader = loader  # a yaml.SafeLoader, whose stubs leave the methods of the parser untyped
         self._problems = problems
+        self._bounds = bounds
         self._anchors: dict[str, tuple[Node, int]] = {}
 
     def document(self) -> Node:
         self._next()  # the start of the stream
         if isinstance(self.loader.peek_event(), yaml.StreamEndEvent):
-            _give_up(self._problems, 1, 1, "the file is empty; it needs at least `version: 1` and `images:`")
+            _give_up(self._problems, 1, 1, f"the file is empty; it needs at least {self._bounds.least}")
         self._next()  # the start of the document
         node, _ = self._node(0)
         self._next()  # its end
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
-            self._problem(after, "a second YAML document starts here; a manifest is one document")
+            self._problem(after, f"a second YAML document starts here; {self._bounds.what} is one document")
         return node
 
     def _next(self) -> Any:
@@ -217,8 +243,8 @@ class _Composer:
         return None
 
     def _counted(self, event: Any, count: int) -> int:
-        if count > MAX_NODES:
-            self._stop(event, f"more than {MAX_NODES} values, aliases counted each time they are used")
+        if count > self._bounds.nodes:
+            self._stop(event, f"more than {self._bounds.nodes} values, aliases counted each time they are used")
         return count
 
     def _check_tag(self, event: Any, kind: str) -> None:

@@ -5,11 +5,13 @@ Leaf module: values only. Reading and checking is :mod:`shiplap.core.manifest.re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference
+from shiplap.core.registry.settings import RegistrySettings
 
 DEFAULT_NAME = "shiplap.yaml"
 
@@ -45,6 +47,15 @@ class SquashfsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ErofsSettings:
+    """``level``: None where the compression has none."""
+
+    compression: str
+    level: int | None
+    cluster_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class VeritySettings:
     """The hash tree, and what the device does with it."""
 
@@ -68,7 +79,7 @@ class Manifest:
     """A manifest that this release can build. See the design's section 5 for each key.
 
     ``written``: what was written, as JSON, so that options can be laid over it before defaults are decided;
-    no part of the identity.
+    no part of the identity. ``registries``: by ``host[:port]``; relative paths in them begin at the manifest's folder.
     """
 
     version: int
@@ -83,10 +94,12 @@ class Manifest:
     outputs: tuple[str, ...]
     store_path: str
     squashfs: SquashfsSettings
+    erofs: ErofsSettings
     verity: VeritySettings
     archive: ArchiveSettings
     budget_store_image_bytes: int | None
     limits: Limits
+    registries: Mapping[str, RegistrySettings] = field(default_factory=dict, hash=False)
     written: str = field(default="{}", repr=False, compare=False)
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from shiplap.core.errors import Refused
+from shiplap.core.imageform import EROFS_LEVELS, SQUASHFS_LEVELS, Levels
 from shiplap.core.limits import Limits
-from shiplap.core.manifest.checks import DRIVERS, OUTPUTS, SQUASHFS_LEVELS, findings
-from shiplap.core.manifest.document import MAX_DOCUMENT_BYTES, Listing, Mapping, Node, Unreadable, compose, node_of, plain
-from shiplap.core.manifest.model import ArchiveSettings, ImageRequest, Manifest, Overrides, SquashfsSettings, VeritySettings
+from shiplap.core.manifest.checks import DRIVERS, OUTPUTS, findings
+from shiplap.core.manifest.document import MANIFEST_BOUNDS, Listing, Mapping, Node, Unreadable, compose, node_of, plain, read_bounded
+from shiplap.core.manifest.model import ArchiveSettings, ErofsSettings, ImageRequest, Manifest, Overrides, SquashfsSettings, VeritySettings
 from shiplap.core.manifest.problems import ManifestError, Problem
 from shiplap.core.manifest.schema import join, validate, with_defaults
 from shiplap.core.manifest.sizes import format_size, parse_size
 from shiplap.core.platform import parse_platform
 from shiplap.core.reference import parse_reference
+from shiplap.core.registry.settings import RegistrySettings
 
 Data = dict[str, Any]
 
@@ -42,14 +42,12 @@ class ManifestUnreadable(Refused):
 def load_manifest(path: Path) -> Manifest:
     """Read and check the manifest at ``path``. Raises ManifestUnreadable and ManifestError."""
     try:
-        # Without O_NONBLOCK opening a pipe would wait for a writer before it could be refused.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ManifestUnreadable(f"{path} is not a regular file")
-            raw = file.read(MAX_DOCUMENT_BYTES + 1)
+        raw = read_bounded(path, MANIFEST_BOUNDS)
     except OSError as error:
         hint = "name it with -f, or give the images on the command line" if isinstance(error, FileNotFoundError) else None
         raise ManifestUnreadable(f"cannot read the manifest {path}: {error.strerror}", hint=hint) from error
+    if raw is None:
+        raise ManifestUnreadable(f"{path} is not a regular file")
     return parse_manifest(raw, str(path))
 
 
@@ -146,8 +144,7 @@ def _place(node: Node, path: str) -> tuple[int, int]:
 
 
 def _build(data: Data, node: Mapping) -> Manifest:
-    squashfs, verity, archive, limits = data["squashfs"], data["verity"], data["archive"], data["limits"]
-    level = squashfs.get("level", SQUASHFS_LEVELS.get(squashfs["compression"], (None,))[0])
+    squashfs, erofs, verity, archive, limits = (data[key] for key in ("squashfs", "erofs", "verity", "archive", "limits"))
     budget = data["budget"].get("store-image")
     nodes = node.entries.get("images")
     lines = [item.line for item in nodes.items] if isinstance(nodes, Listing) else []
@@ -166,17 +163,19 @@ def _build(data: Data, node: Mapping) -> Manifest:
         squashfs=SquashfsSettings(
             tool=squashfs["tool"],
             compression=squashfs["compression"],
-            level=_whole(level),
+            level=_level(squashfs, SQUASHFS_LEVELS),
             block_size_bytes=_size(squashfs["block-size"]),
             whiteouts=squashfs["whiteouts"],
             allow_tool=tuple(squashfs["allow-tool"]),
         ),
+        erofs=ErofsSettings(erofs["compression"], _level(erofs, EROFS_LEVELS), _size(erofs["cluster-size"])),
         verity=VeritySettings(verity["hash"], int(verity["fec-roots"]), verity["check"], verity["on-corruption"], verity["seal"]),
         archive=ArchiveSettings(archive["compression"], int(archive["level"])),
         budget_store_image_bytes=None if budget is None else _size(budget),
         limits=Limits(
             layer_bytes=_size(limits["layer-bytes"]), entries=int(limits["entries"]), metadata_bytes=_size(limits["metadata-bytes"])
         ),
+        registries={host: _registry(settings) for host, settings in data["registries"].items()},
         written=json.dumps(plain(node)),
     )
 
@@ -191,6 +190,17 @@ def _image(image: Data, line: int) -> ImageRequest:
         allow_foreign_elf=tuple(image["allow-foreign-elf"]),
         line=line,
     )
+
+
+def _level(settings: Data, levels: dict[str, Levels]) -> int | None:
+    """The level that was written, or the compression's default."""
+    default = levels[settings["compression"]]
+    return _whole(settings.get("level", default[0] if default else None))
+
+
+def _registry(settings: Data) -> RegistrySettings:
+    cert_dir, authfile = (None if (text := settings.get(key)) is None else Path(text) for key in ("cert-dir", "authfile"))
+    return RegistrySettings(settings.get("tls-verify"), cert_dir, authfile, tuple(settings["mirrors"]))
 
 
 def _whole(value: int | float | None) -> int | None:
@@ -224,6 +234,11 @@ def to_data(manifest: Manifest) -> Data:
             "block-size": format_size(squashfs.block_size_bytes),
             "whiteouts": squashfs.whiteouts,
         },
+        "erofs": {
+            "compression": manifest.erofs.compression,
+            "level": manifest.erofs.level,
+            "cluster-size": format_size(manifest.erofs.cluster_size_bytes),
+        },
         "verity": {
             "hash": verity.hash,
             "fec-roots": verity.fec_roots,
@@ -239,8 +254,18 @@ def to_data(manifest: Manifest) -> Data:
             "metadata-bytes": format_size(limits.metadata_bytes),
         },
     }
+    data["registries"] = {host: _registry_data(settings) for host, settings in manifest.registries.items()}
     cleaned: Data = _without_absent(data)
     return cleaned
+
+
+def _registry_data(settings: RegistrySettings) -> Data:
+    return {
+        "tls-verify": settings.tls_verify,
+        "cert-dir": settings.cert_dir and str(settings.cert_dir),
+        "authfile": settings.authfile and str(settings.authfile),
+        "mirrors": list(settings.mirrors),
+    }
 
 
 def _image_data(image: ImageRequest) -> Data:

@@ -49,10 +49,10 @@ def json_schema() -> Schema:
     return copy
 
 
-def validate(node: Node) -> list[Problem]:
-    """Everything about ``node`` that the schema forbids."""
+def validate(node: Node, schema: Schema | None = None) -> list[Problem]:
+    """Everything about ``node`` that ``schema`` forbids: the manifest's, or another one without ``$ref``."""
     problems: list[Problem] = []
-    _check(node, _schema(), "", problems)
+    _check(node, _schema() if schema is None else schema, "", problems)
     return problems
 
 
@@ -89,6 +89,8 @@ def _check(node: Node, schema: Schema, path: str, problems: list[Problem]) -> No
     wanted = schema.get("type")
     if wanted is not None and not any(_is(node, name) for name in _listed(wanted)):
         problem(_wrong_type(node, _listed(wanted)))
+    elif "const" in schema and not isinstance(node, Scalar):
+        problem(f"must be {schema['const']}, not {'a mapping' if isinstance(node, Mapping) else 'a list'}")
     elif isinstance(node, Mapping):
         _check_mapping(node, schema, path, problems)
     elif isinstance(node, Listing):

@@ -9,9 +9,10 @@ from typing import Protocol
 from shiplap.core.image import Image
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
-from shiplap.core.sources import dockerarchive, oci
-from shiplap.core.sources.access import Access, OfflineRefused, RegistrySettings
-from shiplap.core.sources.spec import TRANSPORTS, SourceInvalid, SourceSpec, TransportNotImplemented, not_implemented, parse_source
+from shiplap.core.registry.settings import RegistrySettings
+from shiplap.core.sources import dockerarchive, dockerroot, engine, oci, registry
+from shiplap.core.sources.access import Access, OfflineRefused
+from shiplap.core.sources.spec import TRANSPORTS, SourceInvalid, SourceSpec, parse_source
 
 __all__ = [
     "OPENERS",
@@ -22,10 +23,8 @@ __all__ = [
     "RegistrySettings",
     "SourceInvalid",
     "SourceSpec",
-    "TransportNotImplemented",
     "open_images",
     "parse_source",
-    "require_implemented",
 ]
 
 
@@ -38,16 +37,14 @@ class Opener(Protocol):
 
 
 OPENERS: dict[str, Opener] = {
+    "docker": registry.open_image,
     "docker-archive": dockerarchive.open_archive,
+    "docker-daemon": engine.open_docker,
+    "docker-root": dockerroot.open_root,
     "oci": oci.open_directory,
     "oci-archive": oci.open_archive,
+    "podman": engine.open_podman,
 }
-
-
-def require_implemented(spec: SourceSpec) -> None:
-    """Raise TransportNotImplemented for a transport that this release cannot read."""
-    if spec.transport not in OPENERS:
-        raise not_implemented(spec)
 
 
 @contextmanager
@@ -62,6 +59,5 @@ def open_images(
     for a source that is malformed, corrupt or hostile, or has not what is asked for, and OutsideFailure
     where reading or spooling fails.
     """
-    require_implemented(spec)
     with OPENERS[spec.transport](spec, platform=platform, limits=limits, access=access or Access()) as images:
         yield images

@@ -7,7 +7,7 @@ import os
 import stat
 from types import TracebackType
 
-from shiplap.core.blobs import SourceInvalidContent
+from shiplap.core.blobs import FETCH_AGAIN, SourceInvalidContent
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure
 from shiplap.core.jsontext import shown
@@ -20,6 +20,8 @@ class Directory:
     machine's files. Paths are ours (constants and verified digests), not the source's. A context manager:
     what :meth:`slice` opened is closed at its end.
     """
+
+    remedy = FETCH_AGAIN
 
     def __init__(self, path: str, label: str) -> None:
         self.label = label

@@ -34,10 +34,11 @@ def open_archive(spec: SourceSpec, *, platform: Platform | None, limits: Limits,
     """Opener of ``docker-archive:FILE[:REF]``."""
     selector = parse_selector(spec.reference, spec.text, transport=spec.transport)
     with open_tar(spec.location, spec.base_name, limits, sibling="oci") as files:
-        yield choose(_found(files, limits), selector, platform, files.label, spec.public_text)
+        yield choose(found(files, limits), selector, platform, files.label, spec.public_text)
 
 
-def _found(files: Files, limits: Limits) -> list[Found]:
+def found(files: Files, limits: Limits) -> list[Found]:
+    """Every image of an archive; raises SourceInvalidContent, BlobCorrupt and JsonInvalid."""
     if files.size_bytes("manifest.json") is None:
         raise _no_manifest(files)
     what = f"manifest.json in {files.label}"
@@ -61,9 +62,7 @@ def _no_manifest(files: Files) -> SourceInvalidContent:
     return SourceInvalidContent(message)
 
 
-def _image(
-    files: Files, item: JsonObject, position: int, what: str, limits: Limits, digests: dict[str, tuple[str, tuple[str, ...]]]
-) -> Found:
+def _image(files: Files, item: JsonObject, position: int, what: str, limits: Limits, known: dict[str, Found]) -> Found:
     path = required(item, "Config", str, what=what)
     raw = read(files, path, limit_bytes=limits.metadata_bytes, digest=_config_digest(path))
     config = parse_config(raw, what=f"config {shown(path)} in {files.label}", limits=limits)
@@ -71,15 +70,16 @@ def _image(
     if len(paths) != len(config.diff_ids):
         raise SourceInvalidContent(f"{what} lists {len(paths)} layers, its config {len(config.diff_ids)}")
     names = tuple(dict.fromkeys(elements(member(item, "RepoTags", list, what=what) or (), str, what=f"'RepoTags' of {what}")))
-    manifest_digest, index_digests = digests.get(config.digest, (None, ()))
+    registry = known.get(config.digest)
     return Found(
         entry=position,
         names=names,
         references=tuple(dict.fromkeys(_reference(name, what) for name in names)),
         config=config,
         layers=lambda: _layers(files, paths, config.diff_ids, what),
-        manifest_digest=manifest_digest,
-        index_digests=index_digests,
+        manifest_digest=registry.manifest_digest if registry else None,
+        index_digests=registry.index_digests if registry else (),
+        manifest=registry.manifest if registry else None,
     )
 
 
@@ -111,8 +111,8 @@ def _layers(files: Files, paths: list[str], diff_ids: tuple[str, ...], what: str
     return tuple(layers)
 
 
-def _registry_digests(files: Files, limits: Limits) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Manifest and index digests by config digest, where the archive is an OCI layout too.
+def _registry_digests(files: Files, limits: Limits) -> dict[str, Found]:
+    """The images with their manifest and index digests, by config digest, where the archive is an OCI layout too.
 
     With Docker's containerd store they are those of the registry, so that a lock can be proven. What
     cannot be read there proves nothing and is no error: ``docker load`` does not look at it.
@@ -120,7 +120,7 @@ def _registry_digests(files: Files, limits: Limits) -> dict[str, tuple[str, tupl
     if files.size_bytes("oci-layout") is None or files.size_bytes("index.json") is None:
         return {}
     try:
-        found = LayoutReader(files, limits).found()
+        images = LayoutReader(files, limits).found()
     except Refused:
         return {}
-    return {one.config.digest: (one.manifest_digest, one.index_digests) for one in reversed(found) if one.manifest_digest}
+    return {one.config.digest: one for one in reversed(images) if one.manifest_digest}

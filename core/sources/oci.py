@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shiplap.core.blobs import DIGEST, Files, SourceInvalidContent, StoredBlob, blob_path, read
-from shiplap.core.image import Image, Layer
+from shiplap.core.image import Image, Layer, RawManifest
 from shiplap.core.jsontext import JsonObject, elements, member, parse_object, required, shown
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
@@ -20,7 +20,8 @@ from shiplap.core.sources.selection import Found, choose, full_references
 from shiplap.core.sources.spec import SourceSpec, parse_selector
 
 INDEX_TYPES = frozenset(("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"))
-MANIFEST_TYPES = frozenset(("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"))
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST_TYPES = frozenset((OCI_MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json"))
 CONFIG_TYPES = frozenset(("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"))
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 _LAYER_STEMS = (
@@ -93,8 +94,8 @@ class LayoutReader:
         """
         self._require_layout()
         found: list[Found] = []
-        index = self._json("index.json", None)
-        for position, descriptor in enumerate(self._descriptors(index, f"index.json in {self._files.label}")):
+        index = self._json("index.json")
+        for position, descriptor in enumerate(descriptors(index, "manifests", f"index.json in {self._files.label}")):
             names = tuple(dict.fromkeys(name for key in _NAME_ANNOTATIONS if (name := descriptor.annotations.get(key))))
             found.extend(self._walk(descriptor, position, names, (), {}))
         if not found:
@@ -110,7 +111,7 @@ class LayoutReader:
                 f"{files.label} is not an OCI image layout: it has no file oci-layout",
                 hint="it has a manifest.json: write docker-archive: instead" if docker else None,
             )
-        version = required(self._json("oci-layout", None), "imageLayoutVersion", str, what=f"oci-layout in {files.label}")
+        version = required(self._json("oci-layout"), "imageLayoutVersion", str, what=f"oci-layout in {files.label}")
         if not version.startswith("1."):
             raise SourceInvalidContent(f"{files.label} is an OCI image layout of version {shown(version)}, only 1 is known")
 
@@ -128,47 +129,26 @@ class LayoutReader:
         if self._manifests > _MAX_MANIFESTS:
             raise SourceInvalidContent(f"{self._files.label} has more than {_MAX_MANIFESTS} manifests")
         what = f"{path} in {self._files.label}"
-        document = self._json(path, descriptor)
-        if not self._is_index(document, descriptor, what):
+        raw = self._raw(path, descriptor)
+        document = parse_object(raw, what=what, limit_bytes=self._limits.metadata_bytes)
+        if not is_index(document, descriptor.media_type, what):
             found = self._image(document, descriptor, position, names, indexes, what)
             if found is None:
                 self._skipped += 1
             else:
-                yield found
+                media_type = document.get("mediaType") or descriptor.media_type or OCI_MANIFEST_TYPE
+                yield replace(found, manifest=RawManifest(raw, media_type))
             return
         if len(indexes) >= _MAX_INDEX_DEPTH:
             raise SourceInvalidContent(f"{what}: indexes are nested more than {_MAX_INDEX_DEPTH} deep")
-        for child in self._descriptors(document, what):
+        for child in descriptors(document, "manifests", what):
             yield from self._walk(child, position, names, (*indexes, descriptor.digest), visited)
-
-    def _is_index(self, document: JsonObject, descriptor: Descriptor, what: str) -> bool:
-        """Whether it is an index or a manifest; what is both at once, or says another type than its descriptor, is refused."""
-        own = member(document, "mediaType", str, what=what)
-        if any(one is not None and one.startswith(_SCHEMA_1) for one in (own, descriptor.media_type)) or document.get("schemaVersion") == 1:
-            raise SourceInvalidContent(f"{what} is a Docker schema 1 manifest", hint="engines no longer read those; pull and save it again")
-        if own is not None and descriptor.media_type is not None and own != descriptor.media_type:
-            raise SourceInvalidContent(f"{what} says it is {shown(own)}, its descriptor says {shown(descriptor.media_type)}")
-        media_type = own or descriptor.media_type
-        has_children, has_layers = (member(document, key, list, what=what) is not None for key in ("manifests", "layers"))
-        has_layers = has_layers or member(document, "config", dict, what=what) is not None
-        if has_children and has_layers:  # CVE-2021-41190: some tools would see an index, others a manifest
-            raise SourceInvalidContent(f"{what} is an index and a manifest at once")
-        if media_type is not None and media_type not in (INDEX_TYPES if has_children else MANIFEST_TYPES):
-            raise SourceInvalidContent(f"{what} has the unknown type {shown(media_type)}")
-        if not has_children and not has_layers:
-            raise SourceInvalidContent(f"{what} is neither an index nor a manifest")
-        if document.get("schemaVersion") != 2:
-            raise SourceInvalidContent(f"{what} has no schemaVersion 2")
-        return has_children
 
     def _image(
         self, document: JsonObject, descriptor: Descriptor, position: int, names: tuple[str, ...], indexes: tuple[str, ...], what: str
     ) -> Found | None:
-        config = self._descriptor(required(document, "config", dict, what=what), f"'config' of {what}")
-        layers = [
-            self._descriptor(one, f"'layers' of {what}")
-            for one in elements(member(document, "layers", list, what=what) or (), dict, what=f"'layers' of {what}")
-        ]
+        config = parse_descriptor(required(document, "config", dict, what=what), f"'config' of {what}")
+        layers = descriptors(document, "layers", what)
         if config.media_type not in CONFIG_TYPES or (layers and not any(_is_layer(layer) for layer in layers)):
             return None  # an artifact: a signature, an SBOM, a chart
         config_path = blob_path(config.digest)
@@ -217,31 +197,57 @@ class LayoutReader:
             )
         return StoredBlob(self._files, path, layer.size_bytes, layer.digest, layer.media_type)
 
-    def _json(self, path: str, descriptor: Descriptor | None) -> JsonObject:
-        limit_bytes = self._limits.metadata_bytes
+    def _json(self, path: str) -> JsonObject:
+        return parse_object(self._raw(path, None), what=f"{path} in {self._files.label}", limit_bytes=self._limits.metadata_bytes)
+
+    def _raw(self, path: str, descriptor: Descriptor | None) -> bytes:
         digest, size_bytes = (descriptor.digest, descriptor.size_bytes) if descriptor else (None, None)
-        raw = read(self._files, path, limit_bytes=limit_bytes, digest=digest, size_bytes=size_bytes)
-        return parse_object(raw, what=f"{path} in {self._files.label}", limit_bytes=limit_bytes)
+        return read(self._files, path, limit_bytes=self._limits.metadata_bytes, digest=digest, size_bytes=size_bytes)
 
-    def _descriptors(self, index: JsonObject, what: str) -> list[Descriptor]:
-        manifests = member(index, "manifests", list, what=what) or ()
-        return [self._descriptor(one, f"'manifests' of {what}") for one in elements(manifests, dict, what=f"'manifests' of {what}")]
 
-    def _descriptor(self, value: JsonObject, what: str) -> Descriptor:
-        digest = required(value, "digest", str, what=what)
-        if not DIGEST.fullmatch(digest):
-            raise SourceInvalidContent(f"{what}: '{shown(digest)}' is not a digest that shiplap knows", hint="sha256 and sha512 are known")
-        annotations = member(value, "annotations", dict, what=what) or {}
-        elements(annotations.values(), str, what=f"'annotations' of {what}")
-        platform = _platform(value, what)
-        return Descriptor(
-            media_type=member(value, "mediaType", str, what=what) or None,
-            digest=digest,
-            size_bytes=required(value, "size", int, what=what),
-            annotations=annotations,
-            platform=platform,
-            is_attestation=annotations.get(_ATTESTATION[0]) == _ATTESTATION[1] or platform == Platform("unknown", "unknown"),
-        )
+def is_index(document: JsonObject, described: str | None, what: str) -> bool:
+    """Whether it is an index or a manifest; what is both at once, or says another type than it is described as, is refused."""
+    own = member(document, "mediaType", str, what=what)
+    if any(one is not None and one.startswith(_SCHEMA_1) for one in (own, described)) or document.get("schemaVersion") == 1:
+        raise SourceInvalidContent(f"{what} is a Docker schema 1 manifest", hint="engines no longer read those; pull and save it again")
+    if own is not None and described is not None and own != described:
+        raise SourceInvalidContent(f"{what} says it is {shown(own)}, its descriptor says {shown(described)}")
+    media_type = own or described
+    has_children, has_layers = (member(document, key, list, what=what) is not None for key in ("manifests", "layers"))
+    has_layers = has_layers or member(document, "config", dict, what=what) is not None
+    if has_children and has_layers:  # CVE-2021-41190: some tools would see an index, others a manifest
+        raise SourceInvalidContent(f"{what} is an index and a manifest at once")
+    if media_type is not None and media_type not in (INDEX_TYPES if has_children else MANIFEST_TYPES):
+        raise SourceInvalidContent(f"{what} has the unknown type {shown(media_type)}")
+    if not has_children and not has_layers:
+        raise SourceInvalidContent(f"{what} is neither an index nor a manifest")
+    if document.get("schemaVersion") != 2:
+        raise SourceInvalidContent(f"{what} has no schemaVersion 2")
+    return has_children
+
+
+def descriptors(holder: JsonObject, key: str, what: str) -> list[Descriptor]:
+    """The content descriptors in the list ``holder[key]``; none where the key is absent. Raises JsonInvalid, SourceInvalidContent."""
+    where = f"{key!r} of {what}"
+    return [parse_descriptor(one, where) for one in elements(member(holder, key, list, what=what) or (), dict, what=where)]
+
+
+def parse_descriptor(value: JsonObject, what: str) -> Descriptor:
+    """One content descriptor; ``what`` names it in messages. Raises JsonInvalid, SourceInvalidContent."""
+    digest = required(value, "digest", str, what=what)
+    if not DIGEST.fullmatch(digest):
+        raise SourceInvalidContent(f"{what}: '{shown(digest)}' is not a digest that shiplap knows", hint="sha256 and sha512 are known")
+    annotations = member(value, "annotations", dict, what=what) or {}
+    elements(annotations.values(), str, what=f"'annotations' of {what}")
+    platform = _platform(value, what)
+    return Descriptor(
+        media_type=member(value, "mediaType", str, what=what) or None,
+        digest=digest,
+        size_bytes=required(value, "size", int, what=what),
+        annotations=annotations,
+        platform=platform,
+        is_attestation=annotations.get(_ATTESTATION[0]) == _ATTESTATION[1] or platform == Platform("unknown", "unknown"),
+    )
 
 
 def _is_layer(layer: Descriptor) -> bool:

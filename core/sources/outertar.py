@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from shiplap.core.blobs import SourceInvalidContent
+from shiplap.core.blobs import FETCH_AGAIN, SourceInvalidContent
 from shiplap.core.compression import DETECT_BYTES, detect, uncompressed
 from shiplap.core.entries import CHUNK_BYTES, FileSlice
 from shiplap.core.errors import OutsideFailure
@@ -33,6 +33,8 @@ class SourceMissing(SourceInvalidContent):
 
 class OuterTar:
     """The members of a tar by name. Of several with one name the last counts, as when it is unpacked."""
+
+    remedy = FETCH_AGAIN
 
     def __init__(self, tar: FileSlice, label: str, *, members_max: int) -> None:
         self.label = label
@@ -162,8 +164,15 @@ def open_tar(path: str, label: str, limits: Limits, *, sibling: str) -> Iterator
             whole = FileSlice(file.fileno(), 0, os.fstat(file.fileno()).st_size, label)
             yield OuterTar(whole, label, members_max=limits.members)
             return
-        with _spool(file, label, limits.layer_bytes) as whole:
-            yield OuterTar(whole, label, members_max=limits.members)
+        with spooled_tar(_chunks(file, label), label, limits, limit_bytes=limits.layer_bytes) as tar:
+            yield tar
+
+
+@contextmanager
+def spooled_tar(chunks: Iterable[bytes], label: str, limits: Limits, *, limit_bytes: int) -> Iterator[OuterTar]:
+    """The archive that ``chunks`` are, of at most ``limit_bytes`` uncompressed, in an unlinked file under TMPDIR."""
+    with _spool(chunks, label, limit_bytes) as whole:
+        yield OuterTar(whole, label, members_max=limits.members)
 
 
 def missing(path: str, label: str, error: OSError, sibling: str) -> SourceMissing | OutsideFailure:
@@ -179,7 +188,7 @@ def missing(path: str, label: str, error: OSError, sibling: str) -> SourceMissin
 
 
 @contextmanager
-def _spool(file: IO[bytes], label: str, limit_bytes: int) -> Iterator[FileSlice]:
+def _spool(chunks: Iterable[bytes], label: str, limit_bytes: int) -> Iterator[FileSlice]:
     size_bytes = 0
     checked_bytes = 0
     try:
@@ -187,7 +196,7 @@ def _spool(file: IO[bytes], label: str, limit_bytes: int) -> Iterator[FileSlice]
     except OSError as error:
         raise _no_room(label, error.strerror) from error
     with spool:
-        for piece in uncompressed(_chunks(file, label), location=label, limit_bytes=limit_bytes):
+        for piece in uncompressed(chunks, location=label, limit_bytes=limit_bytes):
             if size_bytes >= checked_bytes:
                 _require_room(spool.fileno(), label)
                 checked_bytes = size_bytes + _ROOM_CHECK_BYTES

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from shiplap.core.errors import Refused
-from shiplap.core.image import Image, Layer
+from shiplap.core.image import Image, Layer, RawManifest
 from shiplap.core.jsontext import shown
-from shiplap.core.platform import Platform
+from shiplap.core.platform import Platform, best_match
 from shiplap.core.reference import ReferenceInvalid, parse_reference
 from shiplap.core.sources.config import ImageConfig
 from shiplap.core.sources.spec import Selector
@@ -38,6 +38,7 @@ class Found:
     declared: Platform | None = None
     manifest_digest: str | None = None
     index_digests: tuple[str, ...] = ()
+    manifest: RawManifest | None = None
 
     @property
     def platform(self) -> Platform:
@@ -139,6 +140,7 @@ def _image(found: Found, references: tuple[str, ...], source: str) -> Image:
         manifest_digest=found.manifest_digest,
         index_digest=found.index_digests[0] if found.index_digests else None,
         created_epoch=found.config.created_epoch,
+        manifest=found.manifest,
     )
 
 
@@ -158,28 +160,52 @@ def _by_selector(found: Sequence[Found], selector: Selector | None, label: str) 
     return chosen
 
 
-def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) -> list[Found]:
-    there = {one.platform.normalised: one.platform for one in found}
+def best_of(available: Sequence[Platform | None], platform: Platform | None, label: str) -> int:
+    """Position of the best of an index's platforms (None: a descriptor that says none) for ``platform``.
+
+    ``platform`` None means the only one for linux. Raises NotInSource with a list of what there is.
+    """
+    platform = _wanted([one for one in available if one is not None], platform, label)
+    position = best_match(platform, available)
+    if position is None:
+        have = [one for one in available if one is not None]
+        raise NotInSource(f"{label} has no image for {platform}; it has {_platforms(have)}", hint=_other_platform(platform, have))
+    return position
+
+
+def _wanted(available: Iterable[Platform], platform: Platform | None, label: str) -> Platform:
+    """The platform to look for; raises NotInSource when that is not clear."""
     if platform is None:
+        there = {one.normalised: one for one in available}
         linux = [known for known in there if known.os == "linux"]
         if len(linux) != 1:
             what = "images for several platforms" if linux else "no image for linux"
             raise NotInSource(
-                f"{label} has {what}: {_listing(shown(str(there[known])) for known in sorted(there))}",
+                f"{label} has {what}: {_platforms(there[known] for known in sorted(there))}",
                 hint="say which one: --platform os/arch, or platform: in the manifest" if linux else None,
             )
-        platform = linux[0]
-    elif platform.os != "linux":
+        return linux[0]
+    if platform.os != "linux":
         raise NotInSource(f"{platform} is not a platform for shiplap", hint="only images for linux can be used")
-    fitting = [one for one in found if one.platform.matches(platform)]
-    # One per entry: of an index with two images for one platform the first counts, as for every engine.
+    return platform
+
+
+def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) -> list[Found]:
+    platform = _wanted([one.platform for one in found], platform, label)
+    # Of one entry's platforms, and of entries that share their names, the best; of equals in one entry the first,
+    # as for every engine.
+    ranks = [(one, _rank(one, platform)) for one in found]
+    best: dict[tuple[str, ...], int] = {}
+    for one, rank in ranks:
+        if rank is not None:
+            best[one.names] = min(rank, best.get(one.names, rank))
+    fitting = [one for one, rank in ranks if rank is not None and rank == best[one.names]]
     chosen = list({one.entry: one for one in reversed(fitting)}.values())[::-1]
-    served = {one.names for one in chosen}
     for one in found:
-        if one.names not in served:
-            have = (shown(str(other.platform)) for other in found if other.names == one.names)
+        if one.names not in best:
+            have = [other.platform for other in found if other.names == one.names]
             raise NotInSource(
-                f"{one.title} in {label} is not for {platform}; it is for {_listing(have)}", hint="fetch the image for the right platform"
+                f"{one.title} in {label} is not for {platform}; it is for {_platforms(have)}", hint=_other_platform(platform, have)
             )
     for one in chosen:
         if one.is_contradictory:
@@ -187,6 +213,32 @@ def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) 
                 f"{one.title} in {label}: the index says {shown(str(one.platform))}, the image itself {shown(str(one.config.platform))}"
             )
     return chosen
+
+
+def _rank(one: Found, wanted: Platform) -> int | None:
+    """How well ``one`` suits, 0 is best.
+
+    A config that names no variant suits every variant when no index says more, after those that name theirs: the
+    configs of many images for linux/arm/v6 are like that, and Docker (OnlyPlatformWithFallback) sees it so too.
+    """
+    accepted, platform = wanted.accepted, one.platform
+    if platform.normalised in accepted:
+        return accepted.index(platform.normalised)
+    unknown = one.declared is None and not platform.variant
+    return len(accepted) if unknown and wanted.accepts(replace(platform, variant=wanted.variant)) else None
+
+
+def _platforms(available: Iterable[Platform]) -> str:
+    return _listing(shown(str(one)) for one in available)
+
+
+def _other_platform(wanted: Platform, available: Iterable[Platform]) -> str:
+    """What to do when nothing suits; engines would take another architecture that the processor runs as well."""
+    runs_too = {"amd64": "386", "arm64": "arm"}.get(wanted.normalised.architecture)
+    for one in available:
+        if (one.normalised.os, one.normalised.architecture) == ("linux", runs_too):
+            return f"{wanted.normalised.architecture} runs {runs_too} programs too, but it is another platform: ask for {shown(str(one))}"
+    return "fetch the image for the right platform"
 
 
 def _listing(titles: Iterable[str], most: int = 20) -> str:

@@ -1,8 +1,9 @@
 """What a user writes to name a source: skopeo's transports.
 
-``docker-archive:FILE[:REF]``, ``oci:DIR[:REF]``, ``oci-archive:FILE[:REF]``. REF is a reference, ``@N``
-(the N-th image, counted from 0, as in skopeo) or ``@sha256:…`` (of the manifest, the index or the
-config). As in skopeo a path ends at its first colon. A name without transport means ``docker://``.
+``docker-archive:FILE[:REF]``, ``oci:DIR[:REF]``, ``oci-archive:FILE[:REF]``, and ``docker-root:DIR[:REF]``, which
+skopeo does not have. REF is a reference, ``@N`` (the N-th image, counted from 0, as in skopeo) or ``@sha256:…`` (of the
+manifest, the index or the config). As in skopeo a path ends at its first colon. ``docker-daemon:`` and ``podman:`` name an
+image as the engine does. A name without transport means ``docker://``.
 """
 
 from __future__ import annotations
@@ -15,14 +16,7 @@ from pathlib import PurePath
 from shiplap.core.errors import Refused
 from shiplap.core.reference import Reference, ReferenceInvalid, parse_reference
 
-FILE_TRANSPORTS = ("docker-archive", "oci", "oci-archive")
-# Known by name; reading them is not implemented yet. The value says how to get to a source that is: by
-# ways that keep the config, and with it the image's identity, wherever there is one.
-_LATER = {
-    "docker": "skopeo copy docker://{location} docker-archive:image.tar{tag}",
-    "docker-daemon": "docker save -o image.tar {location}",
-    "podman": "podman save -o image.tar {location}",
-}
+FILE_TRANSPORTS = ("docker-archive", "docker-root", "oci", "oci-archive")
 TRANSPORTS = (*FILE_TRANSPORTS, "docker-daemon", "podman")
 """What is a transport when it stands before a colon; ``docker`` is one only as ``docker://``."""
 # Further transports of skopeo, so that they are not taken for image names.
@@ -34,10 +28,6 @@ _LAYOUT_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:--|[-._:@+/])[A-Za-z0-9]+)*")
 
 class SourceInvalid(Refused):
     """A text that names no source."""
-
-
-class TransportNotImplemented(Refused):
-    """A transport that this release knows but cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +120,10 @@ def parse_selector(reference: str | None, text: str, *, transport: str) -> Selec
     try:
         parsed = parse_reference(reference)
     except ReferenceInvalid as error:
-        if transport != "docker-archive" and _LAYOUT_NAME.fullmatch(reference):
+        if transport in ("oci", "oci-archive") and _LAYOUT_NAME.fullmatch(reference):
             return Selector(reference)
         raise SourceInvalid(
             f"{text!r}: {reference!r} is not an image reference",
             hint="a path ends at its first colon: rename a file with colons, or link to it",
         ) from error
     return Selector(reference, digest=parsed.digest, reference=parsed)
-
-
-def not_implemented(spec: SourceSpec) -> TransportNotImplemented:
-    """The error for a transport of a later release, with the way round."""
-    tag = "" if "@" in spec.location else f":{spec.location}"  # skopeo puts no digest into an archive
-    way = _LATER[spec.transport].format(location=spec.location, tag=tag)
-    return TransportNotImplemented(
-        f"{spec.text}: reading {spec.transport} sources is not yet implemented in this release",
-        hint=f"save it first: {way}, then use docker-archive:image.tar",
-    )

@@ -80,7 +80,7 @@ def put_base(tree: MetadataTree, at: str) -> None:
 
 
 def put_images(tree: MetadataTree, at: str, images: Iterable[StoredImage]) -> None:
-    """Configs and ``repositories.json``."""
+    """Configs, ``repositories.json``, and which layer is which registry's blob."""
     repositories: dict[str, dict[str, str]] = {}
     for stored in images:
         digest = stored.image.config_digest
@@ -92,8 +92,21 @@ def put_images(tree: MetadataTree, at: str, images: Iterable[StoredImage]) -> No
                 names[f"{name}:{reference.tag}"] = digest
             if reference.digest:
                 names[f"{name}@{reference.digest}"] = digest
+        put_blobs(tree, at, stored)
     text = json.dumps({"Repositories": repositories}, sort_keys=True, separators=(",", ":"))
     tree.file(f"{at}image/overlay2/repositories.json", text.encode(), 0o600)
+
+
+def put_blobs(tree: MetadataTree, at: str, stored: StoredImage) -> None:
+    """By this map a later pull says "Already exists" instead of fetching a layer again (distribution/metadata/metadata.go)."""
+    for diff_id, blob in zip(stored.image.diff_ids, stored.blobs, strict=False):
+        if blob is not None:
+            home = f"{at}image/overlay2/distribution"
+            algorithm, _, blob_hex = blob.partition(":")
+            tree.directory(home, 0o700)
+            tree.directory(f"{home}/diffid-by-digest", 0o755)
+            tree.directory(f"{home}/diffid-by-digest/{algorithm}", 0o755)
+            tree.file(f"{home}/diffid-by-digest/{algorithm}/{blob_hex}", diff_id.encode(), 0o644)
 
 
 def put_layer(tree: MetadataTree, at: str, facts: LayerFacts) -> None:

@@ -20,14 +20,22 @@ class EpochInvalid(Refused):
     """An epoch that is no whole number of seconds from 0 to 2^32-1."""
 
 
-def choose_epoch(asked: int | None, manifest: int | None, environment: Mapping[str, str], images: Iterable[StoredImage]) -> tuple[int, str]:
-    """The epoch in seconds and where it comes from: the first that exists of command line, manifest,
+def choose_epoch(
+    asked: int | None,
+    manifest: int | None,
+    environment: Mapping[str, str],
+    images: Iterable[StoredImage],
+    lock: int | None = None,
+) -> tuple[int, str]:
+    """The epoch in seconds and where it comes from: the first that exists of command line, manifest, lock,
     ``SOURCE_DATE_EPOCH``, the newest image's ``created``, 0. Raises EpochInvalid.
     """
     if asked is not None:
         return _bounded(asked, "--source-date-epoch"), "command line"
     if manifest is not None:
         return _bounded(manifest, "the manifest's epoch"), "manifest"
+    if lock is not None:
+        return _bounded(lock, "the lock's epoch"), "lock"
     text = environment.get("SOURCE_DATE_EPOCH", "")
     if text:
         if not (text.isascii() and text.isdigit() and len(text) < 20):
@@ -35,8 +43,13 @@ def choose_epoch(asked: int | None, manifest: int | None, environment: Mapping[s
         return _bounded(int(text), "SOURCE_DATE_EPOCH"), "SOURCE_DATE_EPOCH"
     created = [stored.image.created_epoch for stored in images if stored.image.created_epoch is not None]
     if created:
-        return min(max(0, *created), EPOCH_MAX), "newest image"
+        return newest_epoch(created), "newest image"
     return 0, "default"
+
+
+def newest_epoch(created: Iterable[int | None]) -> int:
+    """The epoch that the images' own times (seconds, None: not said) give; 0 where none has one."""
+    return min(max((0, *(one for one in created if one is not None))), EPOCH_MAX)
 
 
 def _bounded(value: int, what: str) -> int:
@@ -86,10 +99,12 @@ def canonical_json(document: Any) -> bytes:
 
 
 def _image(stored: StoredImage) -> dict[str, Any]:
+    blobs = stored.blobs or (None,) * len(stored.image.layers)
     return {
         "config": stored.image.config_digest,
         "layers": [
-            {"chainID": chain_id, "diffID": diff_id} for chain_id, diff_id in zip(stored.chain_ids, stored.image.diff_ids, strict=True)
+            {"chainID": chain_id, "diffID": diff_id} | ({"blob": blob} if blob else {})
+            for chain_id, diff_id, blob in zip(stored.chain_ids, stored.image.diff_ids, blobs, strict=True)
         ],
         "references": sorted(str(reference) for reference in stored.references),
     }

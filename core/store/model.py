@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image, Layer, chain_ids
@@ -17,10 +17,16 @@ class StoreRefused(Refused):
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image and the references under which the device knows it, sorted; digest references included."""
+    """An image and the references under which the device knows it, sorted; digest references included.
+
+    ``blobs``: for each layer the digest under which a registry has it, as the lock pins it, or None; empty: nothing pinned.
+    ``allow_foreign_elf``: paths and folders that may hold programs for another platform; no part of the identity.
+    """
 
     image: Image
     references: tuple[Reference, ...]
+    blobs: tuple[str | None, ...] = ()
+    allow_foreign_elf: tuple[str, ...] = ()
 
     @property
     def chain_ids(self) -> tuple[str, ...]:
@@ -66,12 +72,24 @@ def merge(images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
                 )
         known = by_config.get(digest)
         references = (*known.references, *stored.references) if known else stored.references
-        by_config[digest] = StoredImage(known.image if known else stored.image, tuple(sorted(set(references), key=str)))
+        blobs = (known.blobs if known else ()) or stored.blobs
+        allowed = tuple(dict.fromkeys((*(known.allow_foreign_elf if known else ()), *stored.allow_foreign_elf)))
+        image = known.image if known else stored.image
+        by_config[digest] = StoredImage(image, tuple(sorted(set(references), key=str)), blobs, allowed)
     return tuple(by_config.values())
 
 
-def common_platform(images: Iterable[StoredImage]) -> Platform | None:
-    """The one platform of all images; raises StoreRefused when there are several."""
+def common_platform(images: Iterable[StoredImage], declared: Platform | None = None) -> Platform | None:
+    """The platform of a store: the ``declared`` one, which takes all images, else the one of all images.
+
+    Raises StoreRefused when an image is for a platform that the declared one does not take (:attr:`Platform.accepted`),
+    or when none is declared and there are several.
+    """
+    if declared is not None:
+        for stored in images:
+            if not takes(declared, stored.image.platform):
+                raise StoreRefused(f"{stored.image.label} is for {stored.image.platform}, and the store for {declared}")
+        return declared
     found: dict[str, str] = {}
     platform: Platform | None = None
     for stored in images:
@@ -92,3 +110,8 @@ def unique_layers(images: Iterable[StoredImage]) -> tuple[StoredLayer, ...]:
             if chain[index] not in layers:
                 layers[chain[index]] = StoredLayer(chain[index], chain[:index][::-1], stored.image, layer)
     return tuple(layers.values())
+
+
+def takes(device: Platform, image: Platform) -> bool:
+    """Whether ``device`` takes an image whose config says ``image``; many configs for linux/arm/v6 name no variant."""
+    return device.accepts(image if image.variant else replace(image, variant=device.variant))

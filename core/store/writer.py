@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, Protocol
 
+from shiplap.core.elfaudit import ElfAudit
 from shiplap.core.entries import Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.spool import cannot_spool, spool_file, uncompressed_layer
@@ -117,7 +118,7 @@ def _require_room_for_xattrs(entry: Entry, stored: StoredLayer) -> None:
     size_bytes = sum(len(name) + len(value) + _PAX_RECORD_BYTES for name, value in entry.xattrs)
     if size_bytes + len(entry.path) + 4 * _PAX_RECORD_BYTES > PAX_HEADER_MAX_BYTES:
         path = entry.path.split(b"/", 2)[-1]
-        raise TooManyXattrs(f"{stored.where}, entry {printable(path)!r}: {size_bytes} bytes of xattrs are more than SquashFS tools take")
+        raise TooManyXattrs(f"{stored.where}, entry '{printable(path)}': {size_bytes} bytes of xattrs are more than SquashFS tools take")
 
 
 class DataRootWriter:
@@ -157,11 +158,16 @@ class DataRootWriter:
 
 
 def write_store(
-    identity: StoreIdentity, writers: Sequence[StoreWriter], limits: Limits, progress: Progress, meter: Meter
+    identity: StoreIdentity,
+    writers: Sequence[StoreWriter],
+    limits: Limits,
+    progress: Progress,
+    meter: Meter,
+    audit: ElfAudit | None = None,
 ) -> dict[str, int]:
     """Feed every layer of the identity's images to every writer, each layer read once.
 
-    ``meter`` counts what the writers write.
+    ``meter`` counts what the writers write. ``audit`` looks at every layer on the way.
 
     Returns the layers' sizes in bytes as the engine counts them, by chainID. Raises what sources,
     compression, tar reading and layer rules raise (all Refused), and OutsideFailure for a full disk.
@@ -170,7 +176,7 @@ def write_store(
     sizes: dict[str, int] = {}
     for number, stored in enumerate(layers, 1):
         pass_ = _LayerPass(stored, f"layer {number}/{len(layers)} of {stored.image.label}")
-        sizes[stored.chain_id] = pass_.run(identity.epoch, writers, limits, progress, meter)
+        sizes[stored.chain_id] = pass_.run(identity.epoch, writers, limits, progress, meter, audit)
     for writer in writers:
         writer.finish()
     return sizes
@@ -183,7 +189,15 @@ class _LayerPass:
     stored: StoredLayer
     label: str
 
-    def run(self, epoch: int, writers: Sequence[StoreWriter], limits: Limits, progress: Progress, meter: Meter) -> int:
+    def run(
+        self,
+        epoch: int,
+        writers: Sequence[StoreWriter],
+        limits: Limits,
+        progress: Progress,
+        meter: Meter,
+        audit: ElfAudit | None,
+    ) -> int:
         """Returns the layer's size in bytes as the engine counts."""
         stored, label = self.stored, self.label
         with ExitStack() as stack:
@@ -191,6 +205,8 @@ class _LayerPass:
                 tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
             with progress.task(f"read {label}"):
                 tree, outline = unpack_layer(tar, where=stored.where, epoch=epoch, entries_max=limits.entries, note=progress.note)
+                if audit is not None:
+                    audit.tree(stored.layer.diff_id, tree, tar)
             spool = stack.enter_context(spool_file(stored.where))
             making = stack.enter_context(_Background(partial(_tar_split, stored, tar, outline, spool)))
             with meter.task(f"pack {label}", len(writers) * tar.size_bytes):

@@ -93,7 +93,7 @@ def _octal(field: bytes) -> int:
     if end >= 0:
         digits = digits[:end]
     if not _OCTAL.fullmatch(digits):
-        raise ValueError(f"{printable(digits)!r} is not an octal number")
+        raise ValueError(f"'{printable(digits)}' is not an octal number")
     return int(digits, 8)
 
 
@@ -105,7 +105,7 @@ def _text(field: bytes) -> bytes:
 def _decimal(text: bytes, key: str) -> int:
     if _DECIMAL.fullmatch(text) and len(text.lstrip(b"+-0")) < 20 and -_INT64_MAX - 1 <= _whole(text) <= _INT64_MAX:
         return _whole(text)
-    raise ValueError(f"pax record {key} holds {printable(text[:40])!r}")
+    raise ValueError(f"pax record {key} holds '{printable(text[:40])}'")
 
 
 def _whole(text: bytes) -> int:
@@ -120,7 +120,7 @@ def _pax_time(text: bytes) -> tuple[int, int]:
     if not fraction:
         return seconds, 0
     if not fraction.isdigit():
-        raise ValueError(f"pax record mtime holds {printable(text[:40])!r}")
+        raise ValueError(f"pax record mtime holds '{printable(text[:40])}'")
     nanoseconds = int(fraction[:9].ljust(9, b"0"))
     if whole.startswith(b"-") and nanoseconds:
         return seconds - 1, 1_000_000_000 - nanoseconds
@@ -274,12 +274,12 @@ def read_headers(data: RandomAccess, *, what: str = "tar") -> Iterator[TarHeader
             if stored < 0:
                 raise ValueError("a size is negative")
             if position + stored > size:
-                raise ValueError(f"it ends inside {printable(header.name)!r}, {position + stored - size} bytes early")
+                raise ValueError(f"it ends inside '{printable(header.name)}', {position + stored - size} bytes early")
             previous = header.name
             yield header if stored == 0 else header._replace(data_bytes=stored)
             position += stored + -stored % BLOCK_BYTES
     except ValueError as error:
-        where = f"after entry {printable(previous)!r}" if previous else "at the first entry"
+        where = f"after entry '{printable(previous)}'" if previous else "at the first entry"
         raise TarCorrupt(f"{what} is not a valid tar: {error} (byte {position}, {where})") from error
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from shiplap.core.errors import OutsideFailure
 from shiplap.rootfs.sinks.builtin import Builtin
+from shiplap.rootfs.sinks.imagefile import fresh_image
 from shiplap.rootfs.sinks.mksquashfs import Mksquashfs
-from shiplap.rootfs.sinks.options import LEVELS, Add, Advance, Sink, SquashfsOptions, SquashfsOptionsError, check_options
+from shiplap.rootfs.sinks.options import Add, Advance, Sink, SquashfsOptions, SquashfsOptionsError, check_options
 from shiplap.rootfs.sinks.tar2sqfs import Tar2sqfs
 from shiplap.rootfs.sinks.tarfed import TarFed
 from shiplap.rootfs.squashfs.file import SquashfsError, open_image_file
 from shiplap.rootfs.squashfs.superblock import read_superblock
 
-__all__ = ["LEVELS", "TOOLS", "Add", "SquashfsOptions", "SquashfsOptionsError", "check_options", "describe_tool", "open_sink"]
+__all__ = ["TOOLS", "Add", "SquashfsOptions", "SquashfsOptionsError", "check_options", "describe_tool", "open_sink"]
 
 TOOLS: dict[str, Sink] = {"builtin": Builtin(), "tar2sqfs": TarFed(Tar2sqfs()), "mksquashfs": TarFed(Mksquashfs())}
 
@@ -34,16 +34,10 @@ def open_sink(options: SquashfsOptions, output: Path, advance: Advance = _no_pro
     Refused for what SquashFS cannot hold, and OutsideFailure, with the words of a tool.
     """
     sink = _sink(options)
-    if os.path.lexists(output):
-        raise OutsideFailure(f"{output} exists already", hint="a SquashFS image is only ever written to a fresh path")
-    try:
+    with fresh_image(output):
         with sink.open(options, output, advance) as add:
             yield add
         _check_image(options, output)
-        _sync(output)
-    except BaseException:
-        output.unlink(missing_ok=True)
-        raise
 
 
 def describe_tool(options: SquashfsOptions) -> dict[str, str]:
@@ -86,14 +80,3 @@ def _check_image(options: SquashfsOptions, output: Path) -> None:
             f"{options.tool} did not follow its options: the image has {made.compressor}, blocks of {made.block_size_bytes} bytes"
             f" and the time {made.mtime_epoch}, asked for were {options.compression}, {options.block_size_bytes} and {options.epoch}"
         )
-
-
-def _sync(output: Path) -> None:
-    try:
-        descriptor = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise OutsideFailure(f"cannot sync {output} to disk: {error.strerror}") from error

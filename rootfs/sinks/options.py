@@ -11,26 +11,12 @@ from typing import Protocol
 
 from shiplap.core.entries import Entry
 from shiplap.core.errors import Refused
+from shiplap.core.imageform import SQUASHFS_BLOCK_BYTES, SQUASHFS_LEVELS, SQUASHFS_TOOLS_OF, is_size, level_problem
 
 Write = Callable[[bytes], object]
 Add = Callable[[Entry], object]
 Advance = Callable[[int], object]
 """Told how many bytes more of a tar of the entries are done, for progress."""
-
-LEVELS: dict[str, tuple[int, int, int] | None] = {
-    "zstd": (15, 1, 22),
-    "gzip": (9, 1, 9),
-    "xz": None,
-    "lz4": None,
-    "lzo": (8, 1, 9),
-    "none": None,
-}
-"""Compressions that Linux reads: default, lowest and highest level, or None where SquashFS tools share no level."""
-
-TOOLS_OF = {"lzo": ("tar2sqfs", "mksquashfs"), "none": ("builtin",)}
-"""Compressions that not every tool can write, and those that can."""
-
-SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES = 4 << 10, 1 << 20
 
 
 class SquashfsOptionsError(Refused):
@@ -58,7 +44,7 @@ class SquashfsOptions:
     @property
     def effective_level(self) -> int | None:
         """The level that is passed to the tool: tools' own defaults are never relied on."""
-        levels = LEVELS.get(self.compression)
+        levels = SQUASHFS_LEVELS.get(self.compression)
         return self.level if self.level is not None or levels is None else levels[0]
 
     @property
@@ -80,22 +66,19 @@ class Sink(Protocol):
 
 def check_options(options: SquashfsOptions) -> None:
     """Raises SquashfsOptionsError for the first thing that cannot be."""
-    if options.compression not in LEVELS:
-        raise SquashfsOptionsError(f"{options.compression!r} is no compression of SquashFS", hint="write one of " + ", ".join(LEVELS))
-    tools = TOOLS_OF.get(options.compression)
+    if options.compression not in SQUASHFS_LEVELS:
+        hint = "write one of " + ", ".join(SQUASHFS_LEVELS)
+        raise SquashfsOptionsError(f"{options.compression!r} is no compression of SquashFS", hint=hint)
+    tools = SQUASHFS_TOOLS_OF.get(options.compression)
     if tools is not None and options.tool not in tools:
         raise SquashfsOptionsError(
             f"{options.tool} does not write {options.compression}", hint="use `tool: " + "` or `tool: ".join(tools) + "`"
         )
-    levels = LEVELS[options.compression]
-    if options.level is not None:
-        if levels is None:
-            raise SquashfsOptionsError(f"{options.compression} has no level in SquashFS", hint="leave the level out")
-        if not levels[1] <= options.level <= levels[2]:
-            raise SquashfsOptionsError(f"{options.level} is no level of {options.compression}, which has {levels[1]} to {levels[2]}")
-    size = options.block_size_bytes
-    if size & (size - 1) or not SMALLEST_BLOCK_BYTES <= size <= LARGEST_BLOCK_BYTES:
-        raise SquashfsOptionsError(f"a block size of {size} bytes is no power of two from 4 KiB to 1 MiB")
+    problem = level_problem(options.compression, options.level, SQUASHFS_LEVELS[options.compression], "SquashFS")
+    if problem is not None:
+        raise SquashfsOptionsError(problem)
+    if not is_size(options.block_size_bytes, SQUASHFS_BLOCK_BYTES):
+        raise SquashfsOptionsError(f"a block size of {options.block_size_bytes} bytes is no power of two from 4 KiB to 1 MiB")
     if not 0 <= options.epoch < 1 << 32:
         raise SquashfsOptionsError(f"the time {options.epoch} does not fit into the 32 bits that SquashFS has for it")
     if options.jobs is not None and options.jobs < 1:

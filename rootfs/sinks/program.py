@@ -1,4 +1,4 @@
-"""What both tools share: the pipe to them, and what can be told about them."""
+"""What all tools share: the pipe to them, and what can be told about them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUFFER_BYTES = 256 << 10
 _PIPE_BYTES = 1 << 20
 
 # Shared library of each compression, as both tools link it on Linux.
-_LIBRARIES = {"zstd": "libzstd", "gzip": "libz", "xz": "liblzma", "lz4": "liblz4", "lzo": "liblzo2"}
+_LIBRARIES = {"zstd": "libzstd", "gzip": "libz", "xz": "liblzma", "lzma": "liblzma", "lz4": "liblz4", "lzo": "liblzo2"}
 
 
 @contextmanager
@@ -67,11 +67,14 @@ def library_version(program: str, compression: str) -> str | None:
 
     The dynamic loader is asked, as ``ldd`` does; a static program just complains about its missing arguments.
     """
+    library = _LIBRARIES.get(compression)
+    if library is None:
+        return None
     try:
         listed = run.run([program], allowed=range(256), extra_env={"LD_TRACE_LOADED_OBJECTS": "1"}).stdout
     except OutsideFailure:
         return None
-    found = re.search(rb"^\s*%s\.so[.\d]* => (/\S+) " % _LIBRARIES[compression].encode(), listed, re.MULTILINE)
+    found = re.search(rb"^\s*%s\.so[.\d]* => (/\S+) " % library.encode(), listed, re.MULTILINE)
     return Path(os.fsdecode(found[1])).resolve().name if found else None
 
 

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from shiplap.core.errors import ProgramMissing
+from shiplap.core.imageform import SQUASHFS_LEVELS, Levels
 
 Deflate = Callable[[bytes, int, int], bytes | None]
 """``deflate(data, start, end)``: ``data[start:end]`` compressed, or None where that would not be smaller."""
 
-LEVELS: dict[str, tuple[int, int, int] | None] = {
-    "zstd": (15, 1, 22),
-    "gzip": (9, 1, 9),
+LEVELS: dict[str, Levels] = {
+    "zstd": SQUASHFS_LEVELS["zstd"],
+    "gzip": SQUASHFS_LEVELS["gzip"],
     "xz": None,
     "lz4": (9, 0, 12),
     "none": None,

@@ -63,7 +63,7 @@ class DirectoryTable:
                 if name <= previous:
                     raise self._disorder(name, previous)
                 if b"/" in name or b"\0" in name or name in (b".", b".."):
-                    raise self.area.error(f"the name {printable(name)!r} cannot be")
+                    raise self.area.error(f"the name '{printable(name)}' cannot be")
                 previous = name
                 if not line:
                     first = name
@@ -76,8 +76,8 @@ class DirectoryTable:
 
     def _disorder(self, name: bytes, previous: bytes) -> SquashfsError:
         if name == previous:
-            return self.area.error(f"the name {printable(name)!r} occurs twice in one directory")
-        return self.area.error(f"names out of order: {printable(name)!r} follows {printable(previous)!r}")
+            return self.area.error(f"the name '{printable(name)}' occurs twice in one directory")
+        return self.area.error(f"names out of order: '{printable(name)}' follows '{printable(previous)}'")
 
     def _index(self, listing: Listing) -> Iterator[tuple[int, int, bytes]]:
         """The index: byte of the listing, block of the directory area, first name there."""
@@ -94,7 +94,7 @@ class DirectoryTable:
         at, block, indexed = entry
         if (at, block, indexed) != (position, bytes_.block_of(position), name):
             raise self.area.error(
-                f"the index of a directory says {printable(indexed)!r} at byte {at} in block {block}, the listing has {printable(name)!r}"
+                f"the index of a directory says '{printable(indexed)}' at byte {at} in block {block}, the listing has '{printable(name)}'"
                 f" at byte {position} in block {bytes_.block_of(position)}"
             )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class SquashfsReader:
         self.superblock: Superblock = read_superblock(file)
         block = self.superblock
         # Nothing behind the image is part of it: padding, a hash tree, the next partition.
-        self._file = file = ImageFile(file.descriptor, file.name, file.start_bytes, block.bytes_used)
+        self.file = self._file = file = ImageFile(file.descriptor, file.name, file.start_bytes, block.bytes_used)
         self._entry_limit = entry_limit
         if block.inode_count > entry_limit:
             raise self._too_many(block.inode_count)
@@ -67,16 +68,36 @@ class SquashfsReader:
         with open_image_file(path, offset_bytes=offset_bytes) as file:
             yield cls(file, entry_limit=entry_limit)
 
+    def work_ahead(self, pool: Executor, blocks: int) -> None:
+        """From now on let ``pool`` decompress up to ``blocks`` blocks of contents before they are asked for."""
+        self._blocks.work_ahead(pool, blocks)
+
     def entries(self, below: bytes = b"") -> Iterator[Entry]:
         """Walk the tree at ``below``, itself first: parents before children, children sorted by their bytes.
 
         A second name of an inode is a HARDLINK to the path of its first name in this walk; it repeats
         the inode's owner, mode and time. Raises SquashfsError, also when ``below`` does not exist.
         """
+        for path, inode, first in self._walk(below):
+            yield self._entry(path, inode) if first is None else _hard_link(path, inode, first)
+
+    def nodes(self, below: bytes = b"", *, on_socket: Callable[[bytes], object] | None = None) -> Iterator[tuple[Entry, bytes]]:
+        """Like ``entries``, but every name of an inode comes as ``find`` gives it, with the inode's first name in this walk.
+
+        ``on_socket``: told the paths of sockets, which are left out then; without it they raise, as everywhere.
+        """
+        for path, inode, first in self._walk(below):
+            if inode.type == SOCKET_TYPE and on_socket is not None:
+                on_socket(path)
+            else:
+                yield self._entry(path, inode), path if first is None else first
+
+    def _walk(self, below: bytes) -> Iterator[tuple[bytes, Inode, bytes | None]]:
+        """Path, inode and, for a further name of it, the first one."""
         inode = self._locate(below)
         if inode is None:
-            raise self._file.error(f"has no entry {printable(below)!r}")
-        yield self._entry(below, inode)
+            raise self._file.error(f"has no entry '{printable(below)}'")
+        yield below, inode, None
         if not isinstance(inode.detail, Listing):
             return
         links = _Links(self._file, self.superblock.inode_count)
@@ -94,11 +115,8 @@ class SquashfsReader:
                     raise self._file.error(f"a path is longer than {PATH_LIMIT_BYTES} bytes: {printable(path[:64])}…")
                 inode = self._inode(name, path)
                 first = links.enter(inode, path)
-                if first is not None:
-                    yield _hard_link(path, inode, first)
-                    continue
-                yield self._entry(path, inode)
-                if isinstance(inode.detail, Listing):
+                yield path, inode, first
+                if first is None and isinstance(inode.detail, Listing):
                     stack.append((path + b"/", self._directories.names(inode.detail)))
                     break
             else:
@@ -119,7 +137,7 @@ class SquashfsReader:
         """
         inode = self._locate(path)
         if inode is None or not isinstance(inode.detail, Listing):
-            raise self._file.error(f"has no directory {printable(path)!r}")
+            raise self._file.error(f"has no directory '{printable(path)}'")
         prefix = path + b"/" if path else b""
         for name in self._directories.names(inode.detail):
             child = prefix + name.name
@@ -129,21 +147,25 @@ class SquashfsReader:
         """The whole content of the regular file ``path``; raises SquashfsError when it is none or larger than the limit."""
         entry = self.find(path)
         if entry is None or entry.content is None:
-            raise self._file.error(f"has no regular file {printable(path)!r}")
+            raise self._file.error(f"has no regular file '{printable(path)}'")
         if entry.content.size_bytes > limit_bytes:
             raise self._file.error(f"{printable(path)} has {entry.content.size_bytes} bytes, more than the {limit_bytes} allowed")
         return b"".join(entry.content.chunks())
+
+    def stored_fragment_bytes(self, index: int) -> int:
+        """What fragment block ``index`` takes in the image, compressed; raises SquashfsError when there is none."""
+        return self._blocks.stored_fragment_bytes(index)
 
     def identity(self, path: bytes) -> int:
         """The inode number of ``path``: equal for all names of one inode. Raises SquashfsError when there is no such entry."""
         inode = self._locate(path)
         if inode is None:
-            raise self._file.error(f"has no entry {printable(path)!r}")
+            raise self._file.error(f"has no entry '{printable(path)}'")
         return inode.number
 
     def _too_many(self, count: int) -> SquashfsError:
         return self._file.error(
-            f"has {count} entries or more; {self._entry_limit} are the limit", hint="raise the limit if you trust the image"
+            f"has {count} entries or more; {self._entry_limit} are the limit", hint="give --limit entries=… if you trust the image"
         )
 
     def _root(self) -> Inode:

@@ -76,7 +76,7 @@ class XattrTable:
             raise self._area.error(f"set {index} holds an attribute of the unknown type {type_:#x}")
         name = PREFIXES[prefix] + cursor.take(min(length, _NAME_LIMIT_BYTES))
         if not length or len(name) > _NAME_LIMIT_BYTES or b"\0" in name:
-            raise self._area.error(f"set {index} holds the impossible name {printable(name)!r}")
+            raise self._area.error(f"set {index} holds the impossible name '{printable(name)}'")
         if not type_ & _OUT_OF_LINE:
             return name, self._value(cursor, name)
         (size,) = _WORD.unpack(cursor.take(_WORD.size))

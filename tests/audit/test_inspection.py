@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from archives import IndexSpec, docker_archive, oci_layout
+from comparison import needs_root
 from requirement import require
-from shiplap.audit.inspection import Inspection, NotInspectable, inspect_thing
+from shiplap.audit.inspection import Inspection, inspect_thing
 from shiplap.core.errors import ShiplapError
 from shiplap.core.image import chain_ids
 from shiplap.core.limits import Limits
 from shiplap.core.platform import parse_platform
+from squashfsimages import lay_out, mksquashfs, small_tree
 from storeimages import APP_IMAGE, BASE, DATA_IMAGE, EPOCH, IMAGES
 from tampering import Form, Made, rewrite
 
@@ -63,7 +66,16 @@ def test_sharing_is_counted(out: Path) -> None:
     data = image.to_data()
     assert data["unique_bytes"] == image.unique_bytes and data["saved-by-sharing_bytes"] == image.saved_bytes
     first = data["images"][0]["layers"][0]  # type: ignore[index]
-    assert first == {"chainID": base, "diffID": base, "size_bytes": sizes[base], "media-type": None, "images": 2}
+    stored_bytes = image.images[0].layers[0].cost.stored_bytes  # type: ignore[union-attr]
+    assert first == {
+        "chainID": base,
+        "diffID": base,
+        "size_bytes": sizes[base],
+        "media-type": None,
+        "images": 2,
+        "stored_bytes": stored_bytes,
+        "duplicate_bytes": 0,
+    }
 
 
 def test_an_archive_is_a_source_under_any_name(tmp_path: Path) -> None:
@@ -101,13 +113,23 @@ def test_what_is_nothing_of_ours_is_refused(tmp_path: Path, name: str) -> None:
     assert name in caught.value.message
 
 
-def test_a_squashfs_of_somebody_else_is_said_to_be_one(made: Made, tmp_path: Path) -> None:
-    require("tar2sqfs")
-    form = Form(tmp_path, made.store_json, made.sealed, image=True)
-    del form.entries["store.json"]
-    form.write()
-    with pytest.raises(NotInspectable, match="is a SquashFS, but no store image of shiplap"):
-        inspect(tmp_path / "store.squashfs")
+def test_a_squashfs_of_somebody_else_is_described_by_what_is_in_it(tmp_path: Path) -> None:
+    needs_root()
+    require("mksquashfs")
+    (tmp_path / "laid").mkdir()
+    lay_out(small_tree(), bytes(tmp_path / "laid"))
+    image = mksquashfs(tmp_path / "openwrt.img", tmp_path / "laid", "-comp", "xz", "-b", "262144", "-no-exports", "-mkfs-time", "5")
+    (found,) = inspect_thing(str(image), None, Limits())
+    assert (found.kind, found.images) == ("SquashFS", ())
+    facts = dict(found.facts)
+    said = subprocess.run(["unsquashfs", "-s", str(image)], capture_output=True, check=True, text=True).stdout
+    assert f"Number of inodes {facts['inodes']}\n" in said and f"Number of ids {facts['ids']}\n" in said
+    assert f"Number of fragments {facts['fragments']}\n" in said and f"Filesystem size {facts['used_bytes']} bytes" in said
+    assert (facts["compressor"], facts["block-size_bytes"], facts["made_epoch"]) == ("xz", 262144, 5)
+    assert (facts["regular-files"], facts["directories"], facts["symbolic-links"], facts["fifos"]) == (4, 3, 1, 1)
+    assert (facts["character-devices"], facts["block-devices"], facts["hard-links"], facts["inodes-with-xattrs"]) == (1, 1, 1, 3)
+    assert facts["content_bytes"] == 5000 + 10000 + 40003 and "export table" not in facts["flags"]
+    assert found.to_data()["regular-files"] == 4 and found.to_data()["images"] == []
 
 
 @pytest.mark.parametrize("text", [b"", b"-1", b"1.5", b"9" * 40, "١".encode(), b"0x10"])

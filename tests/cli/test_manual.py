@@ -38,7 +38,7 @@ def test_every_argument_of_every_verb_is_explained() -> None:
 
 def test_all_verbs_of_the_design_are_there_or_announced() -> None:
     design = {"build", "lock", "fetch", "rootfs", "verity", "generate", "inspect", "verify", "diff", "audit", "schema", "config", "doctor"}
-    assert {*verbs.VERBS, *verbs.LATER} == design | {"completion"}
+    assert {*verbs.VERBS, *verbs.LATER} == design | {"cache", "completion", "extract", "import"}
 
 
 def test_exit_codes_are_those_of_the_design() -> None:

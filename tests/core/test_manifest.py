@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from manifests import DIGEST, SMALLEST, buildable, whole
+from shiplap.core.imageform import EROFS_LEVELS, SQUASHFS_LEVELS, SQUASHFS_TOOLS_OF
 from shiplap.core.libarchive import COMPRESSIONS
 from shiplap.core.limits import Limits
 from shiplap.core.manifest import (
@@ -27,17 +28,13 @@ from shiplap.core.manifest import (
 )
 from shiplap.core.manifest.checks import (
     _ARCHIVE_HIGHEST,
-    _MAX_BLOCK_BYTES,
-    _MIN_BLOCK_BYTES,
     IN_THIS_RELEASE,
-    SQUASHFS_LEVELS,
-    SQUASHFS_TOOLS_OF,
 )
 from shiplap.core.manifest.model import ArchiveSettings, SquashfsSettings, VeritySettings
 from shiplap.core.platform import Platform
 from shiplap.core.reference import parse_reference
-from shiplap.rootfs.sinks import LEVELS, TOOLS
-from shiplap.rootfs.sinks.options import LARGEST_BLOCK_BYTES, SMALLEST_BLOCK_BYTES, TOOLS_OF
+from shiplap.core.registry.settings import RegistrySettings
+from shiplap.rootfs.sinks import TOOLS
 from shiplap.verity.parameters import DIGEST_BYTES
 
 
@@ -91,6 +88,8 @@ def test_everything_that_is_written_arrives() -> None:
     assert manifest.limits == Limits(layer_bytes=1 << 30, entries=10, metadata_bytes=4096)
     assert manifest.budget_store_image_bytes == 200 << 20
     assert manifest.verity.hash == "sha512"
+    settings = RegistrySettings(False, Path("certs"), Path("auth.json"), ("mirror.example.org/hub",))
+    assert manifest.registries == {"127.0.0.1:5000": settings}
 
 
 def test_a_manifest_is_a_value() -> None:
@@ -147,7 +146,7 @@ name: again
     with pytest.raises(ManifestError) as caught:
         parse_manifest(text, "shiplap.yaml")
     assert caught.value.message.splitlines() == [
-        "shiplap.yaml has 21 problems",
+        "shiplap.yaml has 20 problems",
         "  shiplap.yaml:1:10: version: must be 1, not `2`: this release reads version 1",
         "  shiplap.yaml:2:7: name: `Gate Way`: write lower case letters, digits, `.`, `_`, `+` or `-`, at most 63",
         "  shiplap.yaml:3:1: platfrom: unknown key `platfrom`; did you mean `platform`?",
@@ -159,10 +158,9 @@ name: again
         "  shiplap.yaml:12:5: images[3].ref: the key `ref` is missing",
         "  shiplap.yaml:13:7: mode: `stor` is not one of store, archive; did you mean `store`?",
         "  shiplap.yaml:14:10: outputs: `squashfs` and `erofs` are two forms of the same store: choose one",
-        "  shiplap.yaml:14:21: outputs[1]: `erofs` is not yet implemented in this release",
         "  shiplap.yaml:14:33: outputs[3]: `tar` stands here twice",
         "  shiplap.yaml:15:9: driver: `vfs` is not yet implemented in this release",
-        "  shiplap.yaml:16:37: squashfs.level: xz has no level in SquashFS: leave the key out",
+        "  shiplap.yaml:16:37: squashfs.level: xz has no level in SquashFS: leave it out",
         "  shiplap.yaml:16:53: squashfs.block-size: `100K` is not a power of two from 4K to 1M",
         "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker,"
         " where the engine would hide or delete it",
@@ -187,8 +185,8 @@ name: again
         ("images", [{"ref": "a"}, {"ref": "a:latest"}], "images[1].ref", "the same reference as that of images[0]"),
         ("driver", "overlay", "driver", "is no driver of docker; it has overlay2, vfs, containerd"),
         ("mode", "archive", "outputs[0]", "`squashfs` does not exist in mode archive, which has tar"),
-        ("outputs", ["verity"], "outputs", "add `squashfs`"),
-        ("outputs", ["tar", "verity"], "outputs", "add `squashfs`"),
+        ("outputs", ["verity"], "outputs", "add `squashfs` or `erofs`"),
+        ("outputs", ["tar", "verity"], "outputs", "add `squashfs` or `erofs`"),
         ("squashfs", {"compression": "gzip", "level": 10}, "squashfs.level", "10 is no level of gzip, which has 1 to 9"),
         ("squashfs", {"compression": "lz4", "level": 1}, "squashfs.level", "lz4 has no level"),
         (
@@ -205,6 +203,10 @@ name: again
         ),
         ("squashfs.block-size", "2M", "squashfs.block-size", "not a power of two from 4K to 1M"),
         ("squashfs.block-size", 2048, "squashfs.block-size", "not a power of two from 4K to 1M"),
+        ("erofs", {"compression": "lz4hc", "level": 13}, "erofs.level", "13 is no level of lz4hc, which has 1 to 12"),
+        ("erofs", {"compression": "lz4", "level": 1}, "erofs.level", "lz4 has no level in EROFS"),
+        ("erofs.cluster-size", "2M", "erofs.cluster-size", "not a power of two from 4K to 1M"),
+        ("erofs.cluster-size", "5000", "erofs.cluster-size", "not a power of two from 4K to 1M"),
         ("archive", {"level": 3}, "archive.level", "3 is no level of none, which has only 0"),
         ("archive", {"compression": "xz", "level": 10}, "archive.level", "which has 0 to 9"),
         ("budget.store-image", "9999999999T", "budget.store-image", "out of range"),
@@ -230,12 +232,27 @@ def test_a_store_path_is_absolute_clean_and_plain(path: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["https://registry.example.org", "host", "host:5000/team", "host:port", "a b", "registry.example.org:5000:1"]
+)
+def test_a_registry_is_named_by_its_host(host: str) -> None:
+    (found,) = problems(changed("registries", {host: {}}))
+    assert "is not host[:port] of a registry" in found[1]
+
+
+@pytest.mark.parametrize("mirror", ["https://mirror.example.org", "mirror", "m.org/Upper", "m.org/a:1", "m.org/a@b"])
+def test_a_mirror_is_a_host_with_a_prefix(mirror: str) -> None:
+    found = problems(changed("registries", {"127.0.0.1:5000": {"mirrors": ["good.example.org:5000/a/b", mirror]}}))
+    assert [(where, "is not host[:port][/prefix] of a mirror" in text) for where, text in found] == [
+        ('registries."127.0.0.1:5000".mirrors[1]', True)
+    ]
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         ("engine", "podman"),
         ("driver", "vfs"),
         ("driver", "containerd"),
-        ("outputs", ["erofs", "verity"]),
         ("placement", "partition"),
         ("placement", "tree"),
         ("squashfs.whiteouts", "explicit"),
@@ -248,7 +265,6 @@ def test_a_store_path_is_absolute_clean_and_plain(path: str) -> None:
         ("data-root.size", "256M"),
         ("data-root.volumes-path", "/data/volumes"),
         ("engine-config", {"log-driver": "local"}),
-        ("registries", {"127.0.0.1:5000": {}}),
         ("target", {"init": ["systemd"]}),
         ("containers", [{"name": "cache", "image": "redis:7"}]),
     ],
@@ -266,7 +282,6 @@ def test_keys_of_later_releases_say_so_where_they_would_change_the_outcome(path:
     ("path", "value"),
     [
         ("engine-config", {}),
-        ("registries", {}),
         ("target", {}),
         ("containers", []),
         ("placement", "file"),
@@ -319,10 +334,10 @@ def test_without_a_file_images_come_from_the_command_line() -> None:
 def test_the_manifest_and_those_who_do_the_work_agree_on_what_there_is() -> None:
     schema = json_schema()
     squashfs, archive = (schema["$defs"][key]["properties"] for key in ("squashfs", "archive"))
-    assert {name: SQUASHFS_LEVELS.get(name) for name in squashfs["compression"]["enum"]} == LEVELS
-    assert (_MIN_BLOCK_BYTES, _MAX_BLOCK_BYTES) == (SMALLEST_BLOCK_BYTES, LARGEST_BLOCK_BYTES)
+    assert set(squashfs["compression"]["enum"]) == set(SQUASHFS_LEVELS)
+    assert set(schema["$defs"]["erofs"]["properties"]["compression"]["enum"]) == set(EROFS_LEVELS)
     assert set(TOOLS) == set(IN_THIS_RELEASE["squashfs.tool"]) == set(squashfs["tool"]["enum"])
-    assert TOOLS_OF == SQUASHFS_TOOLS_OF
+    assert {tool for tools in SQUASHFS_TOOLS_OF.values() for tool in tools} <= set(TOOLS)
     assert set(schema["$defs"]["verity"]["properties"]["hash"]["enum"]) <= set(DIGEST_BYTES)
     assert set(archive["compression"]["enum"]) <= set(COMPRESSIONS)
     for name, highest in _ARCHIVE_HIGHEST.items():

@@ -38,6 +38,22 @@ GOLDEN = {
 }
 
 
+# The same with digests of blobs, as a lock pins them.
+GOLDEN_WITH_BLOBS = {
+    "store.json": "0208087fbb1c772f0ed242f76568403a4a535a629d6006ee3aeb180d12806b99",
+    "store image's stream": "d22ddb16696a4d5e25e0a1e00a3c6773778d342c2f1cf3dc13b096935d1b481c",
+    "store.tar": "ed1cbc1dafb08aabfce41ec54de3ed282e2fd09f41d5eb8893ed165b8ed5a837",
+}
+
+
+def with_blobs(images: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
+    """Every layer of the first image is some registry's blob, one layer of the second is another's, the rest is not pinned."""
+    app, data = images
+    digests = [f"sha256:{hashlib.sha256(diff_id.encode()).hexdigest()}" for diff_id in app.image.diff_ids]
+    other = [None] * len(data.image.layers)
+    return replace(app, blobs=tuple(digests)), replace(data, blobs=("sha512:" + "ab" * 64, *other[1:]))
+
+
 def with_digest(images: tuple[StoredImage, ...]) -> tuple[StoredImage, ...]:
     app, data = images
     return replace(app, references=(*app.references, parse_reference(f"app@{DIGEST}"))), data
@@ -49,6 +65,44 @@ def both(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     with stored_images(tmp_path) as images:
         sealed, data_root = streams(identity(with_digest(images)))
     return members(sealed), members(data_root)
+
+
+def test_blobs_that_are_pinned_are_mapped_to_diffids_and_nothing_else_changes(tmp_path: Path) -> None:
+    with stored_images(tmp_path) as images:
+        plain = [members(one) for one in streams(identity(images))]
+        locked = with_blobs(images)
+        mapped = [members(one) for one in streams(identity(locked))]
+    app, data = locked
+    expected = {str(blob): diff_id for blob, diff_id in zip(app.blobs, app.image.diff_ids, strict=True)}
+    expected[str(data.blobs[0])] = data.image.diff_ids[0]
+    for before, after, home in zip(plain, mapped, ("skeleton/", "./"), strict=True):
+        below = f"{home}image/overlay2/distribution"
+        new = {name.removeprefix("./"): after[name] for name in after.keys() - before.keys()}
+        below = below.removeprefix("./")
+        assert {name: oct(info.mode) for name, (info, _) in new.items() if info.isdir()} == {
+            below: "0o700",
+            f"{below}/diffid-by-digest": "0o755",
+            f"{below}/diffid-by-digest/sha256": "0o755",
+            f"{below}/diffid-by-digest/sha512": "0o755",
+        }
+        files = {name: (oct(info.mode), info.mtime, content) for name, (info, content) in new.items() if info.isfile()}
+        assert files == {
+            f"{below}/diffid-by-digest/{blob.replace(':', '/')}": ("0o644", EPOCH, diff_id.encode()) for blob, diff_id in expected.items()
+        }
+        same = {name for name in before if name != "store.json"}
+        assert all(before[name][1] == after[name][1] for name in same) and not before.keys() - after.keys()
+    document = json.loads(identity(locked).to_json())
+    assert {layer["diffID"]: layer["blob"] for image in document["images"] for layer in image["layers"] if "blob" in layer} == {
+        diff_id: blob for blob, diff_id in expected.items()
+    }
+
+
+def test_the_bytes_with_blobs_never_change(tmp_path: Path) -> None:
+    with stored_images(tmp_path) as images:
+        store = identity(with_blobs(images))
+        sealed, data_root = streams(store)
+    made = {"store.json": store.to_json(), "store image's stream": sealed, "store.tar": data_root}
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in made.items()} == GOLDEN_WITH_BLOBS
 
 
 def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:

@@ -89,6 +89,16 @@ def test_the_first_that_says_an_epoch_decides(
     assert choose_epoch(asked, manifest, {"SOURCE_DATE_EPOCH": variable}, images) == expected
 
 
+def test_a_lock_s_epoch_stands_between_the_manifest_s_and_the_environment_s(images: tuple[StoredImage, ...]) -> None:
+    environment = {"SOURCE_DATE_EPOCH": "7"}
+    assert choose_epoch(None, None, environment, images, lock=8) == (8, "lock")
+    assert choose_epoch(None, 6, environment, images, lock=8) == (6, "manifest")
+    assert choose_epoch(5, None, environment, images, lock=8) == (5, "command line")
+    assert choose_epoch(None, None, environment, images, lock=0) == (0, "lock")
+    with pytest.raises(EpochInvalid, match="the lock's epoch is -1"):
+        choose_epoch(None, None, {}, images, lock=-1)
+
+
 @pytest.mark.parametrize(
     ("created", "expected"),
     [
@@ -129,6 +139,15 @@ def test_the_same_image_twice_is_one_with_all_its_names(images: tuple[StoredImag
     assert [str(name) for name in merged[0].references] == ["docker.io/library/a:9", "docker.io/library/app:1"]
 
 
+def test_the_same_image_twice_keeps_the_blobs_that_were_pinned_first(images: tuple[StoredImage, ...]) -> None:
+    app, _ = images
+    count = len(app.image.layers)
+    first, second = (replace(app, blobs=(f"sha256:{digit * 64}",) * count) for digit in "12")
+    assert merge([app, first, second])[0].blobs == first.blobs
+    assert merge([second, app, first])[0].blobs == second.blobs
+    assert merge([app, app])[0].blobs == ()
+
+
 def test_one_name_for_two_images_is_refused(images: tuple[StoredImage, ...]) -> None:
     app, data = images
     with pytest.raises(StoreRefused, match=r"docker.io/library/app:1 is asked for twice") as caught:
@@ -137,7 +156,7 @@ def test_one_name_for_two_images_is_refused(images: tuple[StoredImage, ...]) -> 
 
 
 def test_platforms_that_are_the_same_go_together_and_others_do_not(tmp_path: Path) -> None:
-    def found(*platforms: str) -> str:
+    def found(*platforms: str, declared: str | None = None) -> str:
         specs = [ImageSpec([BASE], tags=[f"app:{n}"], platform=one, config={"author": str(n)}) for n, one in enumerate(platforms)]
         stored: list[StoredImage] = []
         for number, spec in enumerate(specs):
@@ -145,11 +164,16 @@ def test_platforms_that_are_the_same_go_together_and_others_do_not(tmp_path: Pat
             folder.mkdir()
             with stored_images(folder, [spec]) as some:
                 stored += some
-        return str(common_platform(stored))
+        return str(common_platform(stored, parse_platform(declared) if declared else None))
 
     assert found("linux/arm64/v8", "linux/arm64") == "linux/arm64"
     assert found("linux/arm", "linux/arm/v7") == "linux/arm/v7"
     assert common_platform([]) is None
+    # The declared platform is the device's: it may be newer than what the images need.
+    assert found("linux/arm/v6", "linux/arm/v7", "linux/arm", declared="linux/arm/v7") == "linux/arm/v7"
+    assert found("linux/arm64", declared="linux/arm64/v8") == "linux/arm64/v8"
+    with pytest.raises(StoreRefused, match="app:1 is for linux/arm/v7, and the store for linux/arm/v6"):
+        found("linux/arm/v6", "linux/arm/v7", declared="linux/arm/v6")
     with pytest.raises(
         StoreRefused, match=r"one platform only: docker.io/library/app:0 is linux/amd64, docker.io/library/app:1 is linux/arm64"
     ):

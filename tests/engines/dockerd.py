@@ -104,6 +104,12 @@ class Dockerd:
         except subprocess.TimeoutExpired:
             raise DockerdError(f"dockerd did not stop within {STOP_SECONDS:.0f} s:\n{self.log_tail()}") from None
 
+    def kill(self) -> None:
+        """End the daemon as a power cut does."""
+        assert self._daemon is not None
+        self.root.run(["sh", "-c", f"kill -KILL $(cat {PID_FILE})"])
+        self._daemon.wait(STOP_SECONDS)
+
     def log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 

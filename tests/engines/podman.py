@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +17,20 @@ from engines.privateroot import PrivateRoot
 STORAGE = "/var/lib/containers"
 # The kernel of a build machine may not allow raising these, and podman otherwise tries.
 RUN_OPTIONS = ("--rm", "--network=none", "--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
+
+OPTIONS = (
+    f"--root={STORAGE}/storage",
+    "--runroot=/run/containers",
+    "--storage-driver=overlay",
+    "--cgroup-manager=cgroupfs",
+    "--events-backend=none",
+)
+START_SECONDS = 30.0
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as knocking:
+        return knocking.connect_ex(str(path)) == 0
 
 
 class Podman:
@@ -37,15 +54,23 @@ class Podman:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.root.close()
 
+    @contextmanager
+    def service(self, path: Path) -> Iterator[None]:
+        """``podman system service`` on a unix socket below the temporary directory, until the context ends."""
+        process = self.root.spawn(["podman", *OPTIONS, "system", "service", "--time=0", f"unix://{path}"], path.with_suffix(".log"))
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not _listens(path):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"podman's service did not start:\n{path.with_suffix('.log').read_text()}")
+                time.sleep(0.05)
+            yield
+        finally:
+            process.kill()  # nsenter; the service itself goes with the private root
+            process.wait()
+
     def podman(self, *arguments: str | os.PathLike[str], check: bool = True, timeout: float = 120.0) -> subprocess.CompletedProcess[bytes]:
-        options = (
-            f"--root={STORAGE}/storage",
-            "--runroot=/run/containers",
-            "--storage-driver=overlay",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=none",
-        )
-        return self.root.run(["podman", *options, *arguments], check=check, timeout=timeout)
+        return self.root.run(["podman", *OPTIONS, *arguments], check=check, timeout=timeout)
 
     def run(self, image: str, *command: str) -> subprocess.CompletedProcess[bytes]:
         """``podman run`` without control groups and without a network."""

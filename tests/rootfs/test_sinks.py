@@ -21,11 +21,11 @@ import pytest
 from requirement import require
 from shiplap.core.entries import Bytes, Entry, Kind
 from shiplap.core.errors import OutsideFailure, ProgramMissing, Refused
-from shiplap.core.manifest.checks import SQUASHFS_LEVELS
+from shiplap.core.imageform import SQUASHFS_LEVELS, SQUASHFS_TOOLS_OF
 from shiplap.core.run import find
 from shiplap.core.tar.records import write_records
-from shiplap.rootfs.sinks import LEVELS, TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
-from shiplap.rootfs.sinks.options import TOOLS_OF, Write
+from shiplap.rootfs.sinks import TOOLS, SquashfsOptions, SquashfsOptionsError, describe_tool, open_sink
+from shiplap.rootfs.sinks.options import Write
 from shiplap.rootfs.sinks.program import PipeBuffer
 from shiplap.rootfs.sinks.tarfed import TarFed
 from shiplap.rootfs.squashfs import open_squashfs
@@ -100,7 +100,7 @@ def write(options: SquashfsOptions, output: Path, entries: list[Entry]) -> Path:
     ],
 )
 def test_what_goes_into_a_sink_comes_out(tool: str, compression: str, level: int | None, block_size_bytes: int, tmp_path: Path) -> None:
-    if tool not in TOOLS_OF.get(compression, (tool,)):
+    if tool not in SQUASHFS_TOOLS_OF.get(compression, (tool,)):
         pytest.skip(f"{tool} does not write {compression}")
     options = SquashfsOptions(tool, compression, level, block_size_bytes, epoch=1_700_000_000, allow_tool=ACCEPTED)
     entries = torture_tree(block_size_bytes, largest_xattr_bytes=60_000)
@@ -231,18 +231,14 @@ def _reachable(path: Path) -> bool:
 
 def test_the_level_changes_the_bytes_and_none_means_the_stated_default(tool: str, tmp_path: Path) -> None:
     entries = torture_tree(65536)
-    for compression, levels in LEVELS.items():
-        if levels is None or tool not in TOOLS_OF.get(compression, (tool,)):
+    for compression, levels in SQUASHFS_LEVELS.items():
+        if levels is None or tool not in SQUASHFS_TOOLS_OF.get(compression, (tool,)):
             continue
         images = []
         for level in (None, levels[0], levels[1]):
             options = SquashfsOptions(tool, compression, level, 65536, allow_tool=ACCEPTED)
             images.append(write(options, tmp_path / f"{compression}-{level}-{len(images)}", entries).read_bytes())
         assert images[0] == images[1] != images[2], compression
-
-
-def test_the_defaults_are_those_of_the_manifest() -> None:
-    assert {name: levels for name, levels in LEVELS.items() if levels is not None} == SQUASHFS_LEVELS
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import lzma
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,30 @@ def test_a_whole_block_is_decompressed(case: tuple[Inflate, bytes, bytes]) -> No
     inflate, block, data = case
     assert inflate(block, BLOCK) == data
     assert inflate(block, 1 << 20) == data
+
+
+@pytest.mark.parametrize(
+    ("code", "parameters"),
+    [
+        # OpenWrt's xz options: -Xbcj of the machine, -Xlc 0 -Xlp 2 -Xpb 2.
+        (None, {"lc": 0, "lp": 2, "pb": 2, "dict_size": 1 << 20}),
+        (lzma.FILTER_ARM, {"lc": 0, "lp": 2, "pb": 2}),
+        (lzma.FILTER_ARMTHUMB, {"preset": 9 | lzma.PRESET_EXTREME, "dict_size": BLOCK}),
+        (lzma.FILTER_POWERPC, {"lc": 4, "lp": 0, "pb": 0, "dict_size": 8192}),
+        (lzma.FILTER_X86, {"preset": 0}),
+    ],
+)
+def test_xz_with_any_parameters_and_filter_is_decompressed(code: int | None, parameters: dict[str, int]) -> None:
+    data = random.Random(4).randbytes(5000) * 26
+    filters = ([] if code is None else [{"id": code}]) + [{"id": lzma.FILTER_LZMA2, "preset": 6, **parameters}]
+    block = lzma.compress(data, format=lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, filters=filters)
+    assert inflater("xz")(block, BLOCK) == data
+
+
+def test_xz_that_wants_more_memory_than_a_kernel_gives_is_refused() -> None:
+    block = lzma.compress(b"x" * 1000, format=lzma.FORMAT_XZ, filters=[{"id": lzma.FILTER_LZMA2, "preset": 9}])
+    with pytest.raises(BadBlock, match=r"[Mm]emory"):
+        inflater("xz")(block, BLOCK)
 
 
 def test_a_block_beyond_its_bound_is_refused(case: tuple[Inflate, bytes, bytes]) -> None:

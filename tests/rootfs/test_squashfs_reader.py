@@ -41,6 +41,8 @@ MKSQUASHFS_IMAGES = {
     "zstd": ("-comp", "zstd", "-b", "128K"),
     "gzip-4k-no-fragments": ("-comp", "gzip", "-b", "4K", "-no-fragments"),
     "xz-1m-tails": ("-comp", "xz", "-b", "1M", "-Xbcj", "x86", "-always-use-fragments"),
+    # OpenWrt's images: a filter for the machine's code before the compression. mksquashfs keeps whatever came out smallest.
+    "xz-filters": ("-comp", "xz", "-b", "256K", "-Xbcj", "arm,armthumb,powerpc,sparc,ia64,x86", "-Xdict-size", "50%"),
     "lzma": ("-comp", "lzma", "-b", "64K"),
     "lz4": ("-comp", "lz4", "-b", "128K"),
     "lzo": ("-comp", "lzo", "-b", "32K"),

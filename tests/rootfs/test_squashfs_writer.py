@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,45 @@ def test_7z_finds_everything_in_order(compression: str, tmp_path: Path) -> None:
     done = subprocess.run([f"{program}/7z", "t", str(tmp_path / "image")], capture_output=True, text=True, check=False)
     assert "Everything is Ok" in done.stdout, done.stdout + done.stderr
     assert "Folders: 79\nFiles: 3082\n" in done.stdout
+
+
+_FILE_TYPES = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.REGULAR: stat.S_IFREG,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHARACTER: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+
+
+def test_7z_lists_and_unpacks_what_went_in(tmp_path: Path) -> None:
+    program = next((folder for folder in SEARCH_PATH.split(os.pathsep) if Path(folder, "7z").exists()), None)
+    if program is None:
+        pytest.skip("7z is not installed")
+    entries = small_tree()
+    image = str(tmp_path / "image")
+    write_image(Path(image), entries, "zstd", None, Layout(4096))
+    said = subprocess.run([f"{program}/7z", "l", "-slt", image], capture_output=True, text=True, check=True, env={"TZ": "UTC"}).stdout
+    found = {}
+    for block in said.partition("----------\n")[2].strip().split("\n\n"):
+        fields = dict(line.partition(" = ")[::2] for line in block.splitlines())
+        found[fields.pop("Path")] = fields
+    of_path = {entry.path: entry for entry in entries}
+    for entry in entries[1:]:
+        inode = of_path[entry.link] if entry.kind is Kind.HARDLINK else entry
+        fields = found.pop(entry.path.decode())
+        time = f"{datetime.fromtimestamp(inode.mtime_epoch, UTC):%Y-%m-%d %H:%M:%S}"
+        expected = (stat.filemode(_FILE_TYPES[inode.kind] | inode.mode), str(inode.uid), str(inode.gid), time)
+        assert (fields["Mode"], fields["User ID"], fields["Group ID"], fields["Modified"][:19]) == expected, entry.path
+        if inode.content is not None:
+            assert fields["Size"] == str(inode.content.size_bytes)
+    assert not found
+    # It complains about devices and ends with 2; the files are there.
+    subprocess.run([f"{program}/7z", "x", f"-o{tmp_path / 'out'}", image], capture_output=True, check=False)
+    for entry in entries:
+        if entry.content is not None:
+            assert (tmp_path / "out" / entry.path.decode()).read_bytes() == b"".join(entry.content.chunks()), entry.path
 
 
 def test_the_tools_complain_about_nothing_in_the_superblock_and_the_tables(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import SILENT
 from shiplap.core.tar.records import END_OF_ARCHIVE
+from shiplap.rootfs.budget import OverBudget
 from shiplap.rootfs.sinks import SquashfsOptions
 from shiplap.rootfs.squashfs.reader import SquashfsReader
-from shiplap.rootfs.storeimage import OverBudget, StorePlan, StoreResult, write_store_artifacts
+from shiplap.rootfs.storeimage import StorePlan, StoreResult, write_store_artifacts
 from shiplap.verity.identity import store_image_salt, uuid_for_salt
 from squashfsimages import facts_of_image
 from storeimages import APP_IMAGE, EPOCH, identity, stored_images
@@ -119,7 +120,7 @@ def test_the_tools_agree_in_all_that_the_image_holds(plan: StorePlan, tmp_path: 
     require("tar2sqfs")
     trees = []
     for tool in ("builtin", "tar2sqfs"):
-        stage, _ = write(plan, tmp_path / tool, squashfs=replace(plan.squashfs, tool=tool))
+        stage, _ = write(plan, tmp_path / tool, form=replace(plan.form, tool=tool))
         trees.append(facts_of_image(stage.path("store.squashfs")))
     assert trees[0] == trees[1]
 
@@ -127,7 +128,7 @@ def test_the_tools_agree_in_all_that_the_image_holds(plan: StorePlan, tmp_path: 
 def test_a_missing_tool_is_said_before_a_layer_is_read(plan: StorePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ProgramMissing, match="tar2sqfs is not installed"):
-        write(plan, tmp_path / "out", squashfs=replace(plan.squashfs, tool="tar2sqfs"))
+        write(plan, tmp_path / "out", form=replace(plan.form, tool="tar2sqfs"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["store.json"]
 
 
@@ -140,5 +141,5 @@ def test_a_tool_that_fails_without_saying_why_gets_a_hint_about_room(
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{broken.parent}:/usr/bin:/bin")
     with pytest.raises(OutsideFailure, match="tar2sqfs failed with exit code 1: I/O error") as caught:
-        write(plan, tmp_path / "out", squashfs=replace(plan.squashfs, tool="tar2sqfs"))
+        write(plan, tmp_path / "out", form=replace(plan.form, tool="tar2sqfs"))
     assert f"MiB are free in {tmp_path / 'out'}" in (caught.value.hint or "")

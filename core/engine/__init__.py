@@ -1,0 +1,1 @@
+"""Container engines that run: where they listen, and what they are asked."""
