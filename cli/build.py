@@ -37,7 +37,7 @@ SUMMARY = "images → one deterministic, sealed store (or archive) in the output
 EXAMPLES = """\
 shiplap build app:1=docker-archive:app.tar             one image from a `docker save` file, named app:1 on the device
 shiplap build oci:layout:app oci:layout:db -o OUT      two images of an OCI layout under their own names
-shiplap build -f shiplap.yaml --locked                 what the manifest lists, exactly as pinned
+shiplap build --locked --offline                       what the manifest lists, exactly as the lock pins it, without network
 shiplap build --mode archive docker-archive:app.tar    a `docker load`-able archive instead of a store
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """

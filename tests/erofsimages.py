@@ -18,7 +18,7 @@ def use_new_erofs_utils(monkeypatch: pytest.MonkeyPatch) -> None:
     program = shutil.which("mkfs.erofs", path=path)
     said = subprocess.run([program, "--help"], capture_output=True, check=False).stdout if program else b""
     if b"--tar" not in said or b"--mkfs-time" not in said:
-        missing("engines-newer", "erofs-utils 1.8 or newer (name their folder in SHIPLAP_EROFS_UTILS)")
+        missing("tools-newer", "erofs-utils 1.8 or newer (tests/make_newer_tools brings them; SHIPLAP_EROFS_UTILS names their folder)")
     monkeypatch.setenv("PATH", path)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from archives import ImageSpec, dump, sha256
 from commandline import shiplap_command
+from images import file
+from layertar import build
 from shiplap.core.lock import Lock, LockedImage, LockedLayer, LockedManifest
 from shiplap.core.lock.document import load_lock
 from shiplap.core.platform import parse_platform
@@ -93,9 +95,7 @@ def store_sums(result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def two_images() -> tuple[ImageSpec, ImageSpec]:
-    from images import file
-    from layertar import build
-
+    """Two images with one layer in common."""
     base = build([file("base", b"base" * 500)])
     app = ImageSpec([base, build([file("app", b"app" * 700)])], tags=["app:1"])
     return app, ImageSpec([base, build([file("db", b"db" * 300)])], tags=["db:1"])

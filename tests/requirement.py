@@ -23,7 +23,7 @@ PROGRAMS = {
     "qemu": ("qemu-system-x86_64",),
 }
 # Heavy or rare: demanded only by name, never by `all`.
-BY_NAME_ONLY = ("engines-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries")
+BY_NAME_ONLY = ("engines-newer", "tools-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries")
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 

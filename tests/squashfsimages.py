@@ -309,7 +309,7 @@ def mksquashfs_for_tar() -> Path:
     said = subprocess.run([program, "-version"], capture_output=True, check=False).stdout if program else b""
     numbers = said.removeprefix(b"mksquashfs version ").split(b" ")[0].split(b".")
     if not program or [int(number) for number in numbers if number.isdigit()] < [4, 6]:
-        missing("engines-newer", "mksquashfs 4.6 or newer (name one in SHIPLAP_MKSQUASHFS)")
+        missing("tools-newer", "mksquashfs 4.6 or newer (tests/make_newer_tools brings one; SHIPLAP_MKSQUASHFS names it)")
     assert program
     return Path(program)
 

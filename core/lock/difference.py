@@ -140,9 +140,8 @@ def _layer_changes(old: tuple[LockedLayer, ...], new: tuple[LockedLayer, ...]) -
 
 
 def _line(change: FieldChange) -> str:
-    shown = {"manifest bytes": "manifest bytes"}
-    if change.name in shown:  # base64 that nobody reads
-        return f"{change.name}: {'another' if change.old and change.new else 'added' if change.new else 'removed'}"
+    if change.name == "manifest bytes":  # base64 that nobody reads
+        return f"{change.name}: {'others' if change.old and change.new else 'added' if change.new else 'removed'}"
     return f"{change.name}: {'none' if change.old is None else change.old} → {'none' if change.new is None else change.new}"
 
 
