@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shiplap.audit.chain import BrokenLink
+from shiplap.audit.links import BrokenLink
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image
 from shiplap.core.jsontext import parse_object

@@ -15,18 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
-from shiplap.audit.reassembly import reassemble
+from shiplap.audit.layerlink import LayerDone, LayerLink, tar_split_of
+from shiplap.audit.links import BrokenLink, equal_content, require_same
 from shiplap.audit.storeview import ImageLocation, MetadataView, StoreUnreadable, StoreView, expected_metadata, read_small
 from shiplap.core.blobs import DIGEST
-from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
-from shiplap.core.errors import Difference, OutsideFailure, Refused, ShiplapError
+from shiplap.core.entries import Entry, FileSlice, Kind, printable
+from shiplap.core.errors import OutsideFailure, ShiplapError
 from shiplap.core.image import Image, Layer, chain_ids
-from shiplap.core.layer.rules import clean
-from shiplap.core.layer.spool import cannot_spool, spool_file
-from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, read_parts
-from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
+from shiplap.core.layer.spool import spool_file
 from shiplap.core.limits import Limits
 from shiplap.core.platform import parse_platform
 from shiplap.core.progress import Progress
@@ -41,10 +39,6 @@ _STORE_JSON_LIMIT_BYTES = 16 << 20
 _PROCESSES_MAX = 8
 # Smaller images are verified before other processes have begun.
 _ALONE_BYTES = 32 << 20
-
-
-class BrokenLink(Difference):
-    """A link of the chain does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,23 +158,14 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
         for number, stored in enumerate(layers):
             with progress.task(f"verify layer {number + 1}/{len(layers)} of {stored.image.label}") as task:
                 done = check(number, task.advance)
-            facts.append((LayerFacts(stored, done.size_bytes), _tar_split(view, stored)))
+            facts.append((LayerFacts(stored, done.size_bytes), tar_split_of(view, stored)))
             entries += done.entries
             layer_bytes += done.tar_bytes
     entries += _check_metadata(view, identity, facts)
     return ChainReport(len(identity.images), len(layers), entries, layer_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class _LayerDone:
-    """``size_bytes``: as the engine counts. ``tar_bytes``: of the layer's tar."""
-
-    size_bytes: int
-    entries: int
-    tar_bytes: int
-
-
-_Check = Callable[[int, Callable[[int], object]], _LayerDone]
+_Check = Callable[[int, Callable[[int], object]], LayerDone]
 
 
 @contextmanager
@@ -194,7 +179,7 @@ def _checks(view: StoreView, store_json: bytes, epoch: int, layers: Sequence[Sto
     location = view.location
     if location is None or jobs < 2 or location.path.stat().st_size < _ALONE_BYTES:
 
-        def here(number: int, advance: Callable[[int], object]) -> _LayerDone:
+        def here(number: int, advance: Callable[[int], object]) -> LayerDone:
             return _check_layer(view, layers[number], epoch, limits, advance)
 
         yield here
@@ -205,7 +190,7 @@ def _checks(view: StoreView, store_json: bytes, epoch: int, layers: Sequence[Sto
     try:
         running = [pool.submit(_check_elsewhere, location, store_json, number, limits) for number in range(len(layers))]
 
-        def there(number: int, advance: Callable[[int], object]) -> _LayerDone:
+        def there(number: int, advance: Callable[[int], object]) -> LayerDone:
             try:
                 done = running[number].result()
             except BrokenExecutor as error:
@@ -234,7 +219,7 @@ class _Fault:
     hint: str | None
 
 
-def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, limits: Limits) -> _LayerDone | _Fault:
+def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, limits: Limits) -> LayerDone | _Fault:
     """In another process: open the image anew and check one layer."""
     try:
         with location.opened(threads=1) as view:
@@ -247,151 +232,9 @@ def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, li
 
 def _check_layer(
     view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, advance: Callable[[int], object], *, threads: bool = True
-) -> _LayerDone:
+) -> LayerDone:
     with spool_file(stored.where) as spool:
-        return _LayerCheck(view, stored, epoch, limits, threads=threads).run(spool, advance)
-
-
-def _where(view: StoreView, stored: StoredLayer) -> str:
-    return f"{view.name}, layer {stored.hex[:12]} ({stored.where})"
-
-
-def _tar_split(view: StoreView, stored: StoredLayer) -> Entry:
-    found = view.find(view.tar_split(stored.hex))
-    if found is None or found.content is None:
-        raise BrokenLink(f"{_where(view, stored)}: its tar-split data is missing")
-    return found
-
-
-class _LayerCheck:
-    """One layer: its stored entries, its tar put together again, the tree derived from that tar."""
-
-    def __init__(self, view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, *, threads: bool) -> None:
-        self._view = view
-        self._stored = stored
-        self._epoch = epoch
-        self._limits = limits
-        self._threads = threads
-        self._root = view.layer_root(stored.hex)
-        self._where = _where(view, stored)
-        self.tar_split = _tar_split(view, stored)
-        # By path inside the layer.
-        self._entries: dict[bytes, Entry] = {}
-        # Offset in the tar → path: contents that were taken from the stored tree and need no second look.
-        self._taken: dict[int, bytes] = {}
-        # Offset in the tar → checksum of the file there, proven while the tar was put together.
-        self._checksums: dict[int, bytes] = {}
-        self._tar_split_sha256 = b""
-
-    def run(self, spool: IO[bytes], advance: Callable[[int], object]) -> _LayerDone:
-        if self._view.find(self._root) is None:
-            raise BrokenLink(f"{self._where}: its tree is missing")
-        cut = len(self._root) + 1
-        for entry in self._view.subtree(self._root):
-            self._entries[entry.path[cut:]] = entry
-        tar_bytes = self._reassemble(spool, advance)
-        tar = FileSlice(spool.fileno(), 0, tar_bytes, self._where)
-        tree, outline = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
-        self._check_tar_split(tar, outline)
-        count = 0
-        for derived in tree.stream(self._root, tar):
-            wanted = self._view.keeps(derived)
-            stored = self._entries.pop(derived.path[cut:], None)
-            _compare(wanted, stored, self._where, self._same_content)
-            count += 1
-        if self._entries:
-            extra = min(self._entries)
-            raise BrokenLink(f"{self._where}: '{printable(extra)}' is in the store, but not in the layer")
-        return _LayerDone(tree.size_bytes, count, tar_bytes)
-
-    def _check_tar_split(self, tar: FileSlice, outline: TarOutline) -> None:
-        """Other data could give the same tar; only one form of it follows from the tar."""
-        hasher = hashlib.sha256()
-        gzip = StoredGzip(hasher.update)
-        write_tar_split(tar, outline, TarSplitWriter(gzip.write), known=self._checksums)
-        gzip.close()
-        if hasher.digest() != self._tar_split_sha256:
-            raise BrokenLink(f"{self._where}: its tar-split data gives the layer's tar, but is not what shiplap writes for it")
-
-    def _parts(self) -> Iterator[Segment | FilePart]:
-        assert self.tar_split.content is not None
-        hasher = hashlib.sha256()
-
-        def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-            for chunk in chunks:
-                hasher.update(chunk)
-                yield chunk
-
-        parts_max = 3 * self._limits.entries + self._limits.layer_bytes // SEGMENT_BYTES
-        parts = read_parts(hashed(self.tar_split.content.chunks()), what=f"tar-split data of {self._where}")
-        for number, part in enumerate(parts):
-            if number > parts_max:
-                raise BrokenLink(
-                    f"{self._where}: its tar-split data has more than {parts_max} parts",
-                    hint="give --limit entries=… if you trust the store",
-                )
-            yield part
-        self._tar_split_sha256 = hasher.digest()
-
-    def _content(self, path: bytes) -> Content | None:
-        entry = self._entries.get(path)
-        if entry is not None and entry.kind is Kind.HARDLINK:
-            entry = self._entries.get(entry.link[len(self._root) + 1 :])
-        return None if entry is None else entry.content
-
-    def _reassemble(self, spool: IO[bytes], advance: Any) -> int:
-        # Of parts that were begun: most tars spell every name in a way that has to be cleaned.
-        paths: dict[bytes, bytes] = {}
-
-        def content(part: FilePart, offset: int) -> Content:
-            path = paths.pop(part.name, None) or _path(part)
-            found = self._content(path)
-            if found is None:
-                raise BrokenLink(f"{self._where}: the layer's file '{printable(part.name)}' is missing")
-            self._taken[offset] = path
-            return found
-
-        def begin(part: FilePart) -> bool:
-            path = paths.get(part.name) or paths.setdefault(part.name, _path(part))
-            found = self._content(path)
-            return found is None or self._view.begin(found)
-
-        passed_bytes = 0
-
-        def advanced(amount_bytes: int) -> None:
-            nonlocal passed_bytes
-            passed_bytes += amount_bytes
-            if passed_bytes > self._limits.layer_bytes:
-                raise StoreUnreadable(
-                    f"{self._where}: its tar is larger than {self._limits.layer_bytes} bytes",
-                    hint="give --limit layer-bytes=… if you trust the store",
-                )
-            advance(amount_bytes)
-
-        try:
-            made = reassemble(self._parts(), content, begin, spool, advanced, what=self._where, threads=self._threads)
-            spool.flush()
-        except OSError as error:
-            raise cannot_spool(self._where, error) from error
-        except Refused as error:
-            raise BrokenLink(error.message, hint=error.hint) from error
-        digest = "sha256:" + made.sha256_hex
-        if digest != self._stored.layer.diff_id:
-            raise BrokenLink(f"{self._where}: the tar from its files has diffID {digest}, the config says {self._stored.layer.diff_id}")
-        self._checksums = made.checksums
-        return made.size_bytes
-
-    def _same_content(self, derived: Content, stored: Content, path: bytes) -> bool:
-        assert isinstance(derived, FileSlice)
-        if derived.size_bytes != stored.size_bytes:
-            return False
-        if derived.size_bytes == 0 or self._taken.get(derived.offset) == path[len(self._root) + 1 :]:
-            return True
-        return _equal_content(derived, stored)
-
-
-def _path(part: FilePart) -> bytes:
-    return clean(part.name.lstrip(b"/"))
+        return LayerLink(view, stored, epoch, limits, threads=threads).check(spool, advance)
 
 
 def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Entry]]) -> int:
@@ -404,46 +247,9 @@ def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[
             wanted_names[path.rpartition(b"/")[0]].add(path.rpartition(b"/")[2])
     for path, wanted in sorted(expected.items()):
         stored = view.find(path)
-        _compare(view.keeps(wanted), stored, view.name, lambda one, other, _: _equal_content(one, other))
+        require_same(view.keeps(wanted), stored, view.name, lambda one, other, _: equal_content(one, other))
         if wanted.kind is Kind.DIRECTORY:
             extra = view.names(path) - wanted_names[path]
             if extra:
                 raise BrokenLink(f"{view.name}: '{printable(path + b'/' + min(extra))}' belongs to no image of the store")
     return len(expected)
-
-
-def _compare(wanted: Entry, stored: Entry | None, where: str, same_content: Any) -> None:
-    def named() -> str:
-        return f"'{printable(wanted.path) or '/'}'"
-
-    if stored is None:
-        raise BrokenLink(f"{where}: {named()} is missing")
-    for field in ("kind", "uid", "gid", "mtime_epoch", "mtime_nanoseconds", "link", "device", "mode", "xattrs"):
-        if wanted.kind is Kind.HARDLINK and field == "xattrs":
-            continue  # they belong to the first name
-        one, other = getattr(wanted, field), getattr(stored, field)
-        if one != other:
-            raise BrokenLink(f"{where}: {named()} has {field.replace('_', ' ')} {_shown(other)}, it should have {_shown(one)}")
-    if wanted.kind is Kind.REGULAR:
-        assert wanted.content is not None
-        if stored.content is None or not same_content(wanted.content, stored.content, wanted.path):
-            raise BrokenLink(f"{where}: {named()} has another content")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Kind):
-        return value.value
-    if isinstance(value, bytes):
-        return f"'{printable(value)}'"
-    return str(value)
-
-
-def _equal_content(one: Content, other: Content) -> bool:
-    if one.size_bytes != other.size_bytes:
-        return False
-    left, right = hashlib.sha256(), hashlib.sha256()
-    for piece in one.chunks():
-        left.update(piece)
-    for piece in other.chunks():
-        right.update(piece)
-    return left.digest() == right.digest()

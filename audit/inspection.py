@@ -13,12 +13,13 @@ from shiplap.audit.erofsview import erofs_view
 from shiplap.audit.foreignsquashfs import squashfs_facts
 from shiplap.audit.programs import source_programs, store_programs
 from shiplap.audit.storeview import ImageView, MetadataView, StoreUnreadable, StoreView, open_tar_view, read_small
+from shiplap.audit.thingkinds import is_source
 from shiplap.core.elfreport import ElfReport
 from shiplap.core.errors import Refused
 from shiplap.core.image import chain_ids
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
-from shiplap.core.sources import TRANSPORTS, open_images, parse_source
+from shiplap.core.sources import Access, open_images, parse_source
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.erofs.superblock import is_erofs, read_superblock
 from shiplap.rootfs.squashfs.costs import Cost
@@ -122,17 +123,20 @@ class Inspection:
         }
 
 
-def inspect_thing(thing: str, platform: Platform | None, limits: Limits, *, elf: bool = False) -> list[Inspection]:
+def inspect_thing(
+    thing: str, platform: Platform | None, limits: Limits, *, elf: bool = False, access: Access | None = None
+) -> list[Inspection]:
     """Inspect a path or a source; an output folder may hold several things. Raises Refused.
 
-    ``elf``: look for programs in the layers of a source, too, all of which are read for it.
+    ``elf``: look for programs in the layers of a source, too, all of which are read for it. ``access``: how a
+    source may be reached; None for one without cache, which files do not need.
     """
     path = Path(thing)
-    if thing.partition(":")[0] in TRANSPORTS and not path.exists():
-        return [_source(thing, platform, limits, elf=elf)]
+    if is_source(thing):
+        return [_source(thing, platform, limits, access, elf=elf)]
     if path.is_dir():
         if (path / "oci-layout").exists() or (path / "index.json").exists():
-            return [_source(f"oci:{thing}", platform, limits, elf=elf)]
+            return [_source(f"oci:{thing}", platform, limits, access, elf=elf)]
         found = [
             one
             for name in ("store.squashfs", "store.erofs", "store.tar", "images.tar", "images.tar.gz", "images.tar.xz", "images.tar.zst")
@@ -143,7 +147,9 @@ def inspect_thing(thing: str, platform: Platform | None, limits: Limits, *, elf:
             raise NotInspectable(f"{thing} is neither an output folder nor an OCI layout")
         return found
     if not path.exists():
-        raise NotInspectable(f"{thing} does not exist, and is no source", hint="a path, or a source such as docker-archive:FILE")
+        raise NotInspectable(
+            f"{thing} does not exist, and is no source", hint="a path, or a source such as docker-archive:FILE or docker://NAME"
+        )
     with path.open("rb") as file:
         magic = file.read(4)
     if magic == b"hsqs":
@@ -157,7 +163,7 @@ def inspect_thing(thing: str, platform: Platform | None, limits: Limits, *, elf:
                 raise NotInspectable(f"{thing} needs its store.json beside it")
             store_json = beside.read_bytes()[: _STORE_JSON_LIMIT_BYTES + 1]
             return [_store(thing, "store.tar", view, store_json, limits, (), trees=view)]
-    return [_source(f"docker-archive:{thing}", platform, limits, elf=elf)]
+    return [_source(f"docker-archive:{thing}", platform, limits, access, elf=elf)]
 
 
 def _store_image(path: Path, limits: Limits) -> Inspection:
@@ -247,9 +253,9 @@ def _size(view: MetadataView, chain_id: str) -> int:
     return int(text)
 
 
-def _source(text: str, platform: Platform | None, limits: Limits, *, elf: bool) -> Inspection:
+def _source(text: str, platform: Platform | None, limits: Limits, access: Access | None, *, elf: bool) -> Inspection:
     spec = parse_source(text)
-    with open_images(spec, platform=platform, limits=limits) as found:
+    with open_images(spec, platform=platform, limits=limits, access=access) as found:
         images = tuple(
             ImageInfo(
                 image.config_digest,

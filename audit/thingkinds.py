@@ -38,7 +38,7 @@ def kind_of(thing: str) -> str:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        hint = "a path, or a source such as docker-archive:FILE" if isinstance(error, FileNotFoundError) else None
+        hint = "a path, or a source such as docker-archive:FILE or docker://NAME" if isinstance(error, FileNotFoundError) else None
         raise ThingUnreadable(f"cannot read {thing}: {error.strerror}", hint=hint) from error
     return _kind_of_file(head, status.st_size)
 

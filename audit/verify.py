@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shiplap.audit.againstlock import Held, held_by_archive, held_by_store_json, hold_against, unproven_manifests
-from shiplap.audit.chain import BrokenLink, ChainReport, read_identity, verify_store
+from shiplap.audit.chain import ChainReport, read_identity, verify_store
 from shiplap.audit.erofsview import check_contents, erofs_view
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.storeview import StoreUnreadable, StoreView, open_image, open_tar_view, read_small
 from shiplap.core.errors import ProgramMissing, Refused
 from shiplap.core.image import Image, chain_ids

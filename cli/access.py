@@ -42,6 +42,9 @@ def access_of(
     arguments: argparse.Namespace, console: Console, registries: Mapping[str, RegistrySettings], folder: Path, *, offline: bool = False
 ) -> Access:
     """What the options allow. ``registries``: the manifest's, whose relative paths begin at its ``folder``."""
+    for place in arguments.mirror:
+        if "://" not in place and not Path(place).is_dir():
+            console.note(f"the mirror {place} is no folder here, and is not asked")
     return Access(
         cache=cache_of(arguments),
         offline=offline,

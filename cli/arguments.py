@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         group.add_argument(
             "-v", "--verbose", dest=f"verbose in {self.prog}", action="count", default=absent, help="say more; twice: more still"
         )
-        group.add_argument("-q", "--quiet", action="store_true", default=absent, help="no notes and no progress, only errors")
+        group.add_argument("-q", "--quiet", action="store_true", default=absent, help="no notes and no progress: results and errors only")
         group.add_argument("--json", action="store_true", default=absent, help="the result as one JSON object; errors and notes too")
         group.add_argument(
             "--progress", choices=PROGRESS_WORDS, default=absent, help="how long work shows itself on standard error (default: auto)"
@@ -162,7 +162,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """Parse a command line; the namespace has every global option. Raises UsageError, NotInThisRelease and Asked."""
     parser, verbs = top_parser()
     arguments, unknown = parser.parse_known_args(words)
-    if unknown:
+    if unknown and not _take_late(unknown, arguments, verbs):
         _refuse_unknown(unknown, arguments, parser, verbs)
     if arguments.verb is None:
         raise UsageError("a verb is missing", hint=f"the verbs are: {', '.join(VERBS)}; `{PROGRAM} --help` explains them")
@@ -171,6 +171,22 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         if not hasattr(arguments, name):
             setattr(arguments, name, value)
     return arguments
+
+
+def _take_late(words: Sequence[str], arguments: argparse.Namespace, verbs: _SubParsers) -> bool:
+    """Append ``words`` to the verb's repeatable argument, if it has one and none of them is an option; else change nothing.
+
+    ``extract THING --image X PATH``: argparse of older Pythons (3.11 is one) fills all positions that it can when the first word
+    comes, with nothing where nothing stands there, and knows no place for what follows an option.
+    """
+    nested = verbs._name_parser_map.get(arguments.verb)
+    if nested is None or any(word.startswith("-") and word != "-" for word in words):
+        return False
+    for action in nested._actions:
+        if not action.option_strings and action.nargs == argparse.ZERO_OR_MORE:
+            setattr(arguments, action.dest, [*(getattr(arguments, action.dest) or ()), *words])
+            return True
+    return False
 
 
 def verbosity(arguments: argparse.Namespace) -> int:

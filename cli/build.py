@@ -24,6 +24,7 @@ from shiplap.core.lock.document import load_lock, lock_path, write_lock
 from shiplap.core.manifest import DEFAULT_NAME, Manifest, Overrides, defaults, load_manifest, resolve
 from shiplap.core.output import Stage, sha256_file, staged_output
 from shiplap.core.record import build_record
+from shiplap.core.sources import parse_source
 from shiplap.core.store.identity import StoreIdentity, choose_epoch
 from shiplap.core.store.model import StoredImage, common_platform
 from shiplap.rootfs.sinks import SquashfsOptions
@@ -46,7 +47,9 @@ _NO_BUDGET = "`budget: {store-image: …}` is not checked: this build writes no 
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="*", metavar="[NAME=]SOURCE", help="an image: docker-archive:FILE[:REF], oci:DIR[:REF], …")
+    parser.add_argument(
+        "sources", nargs="*", metavar="[NAME=]SOURCE", help="an image: a name in a registry, docker-archive:FILE[:REF], oci:DIR[:REF], …"
+    )
     parser.add_argument("-f", "--file", metavar="FILE", help=f"the manifest (default {DEFAULT_NAME}, when no SOURCE is given)")
     parser.add_argument("-o", "--out", metavar="OUT", default=DEFAULT_OUT, help="the output folder (default %(default)s)")
     parser.add_argument("--offline", action="store_true", help="use the cache and files only, no network and no engine")
@@ -323,10 +326,11 @@ def _of_mode(images: tuple[StoredImage, ...], mode: str) -> tuple[StoredImage, .
 
 def _require_pins(manifest: Manifest) -> None:
     for request in manifest.images:
-        if not (request.digest or request.config_digest or (request.ref and request.ref.digest)):
+        named = request.ref.digest if request.ref else None
+        if not (request.digest or request.config_digest or named or parse_source(request.source).digest):
             raise RequestRefused(
                 f"--locked: no digest pins {request.ref or request.source}",
-                hint="add `config-digest:` or `digest:` to the image in the manifest",
+                hint="name it by its digest (NAME@sha256:…, oci:DIR:@sha256:…), or write a manifest with `config-digest:` or a lock",
             )
 
 

@@ -28,7 +28,7 @@ EXAMPLES = """
   shiplap cache verify --repair                         read everything again, remove what rotted
   shiplap cache gc --keep */shiplap.lock.yaml           remove what no lock of these names
   shiplap cache gc --max-age 30 --max-size 20G          remove what was used longest ago
-  shiplap cache export --lock shiplap.lock.yaml "$DL_DIR"
+  shiplap cache export "$DL_DIR" --lock a.lock.yaml     what these locks need, as files sha256-…
 """
 _DAY_SECONDS = 24 * 3600
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from shiplap.audit.inspection import ImageInfo, Inspection, inspect_thing
+from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import size_text
@@ -18,6 +20,7 @@ EXAMPLES = """\
 shiplap inspect shiplap-out                 what a build made
 shiplap inspect store.squashfs --json       a store image from a device, for a script
 shiplap inspect docker-archive:app.tar      what an archive holds, before building from it
+shiplap inspect docker://redis:7            an image in a registry; its layers come into the cache
 shiplap inspect oci:layout --platform linux/arm64
 """
 
@@ -29,11 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="which platform of a source with several")
     parser.add_argument("--elf", action="store_true", help="look for programs in the layers of a source, too, all of which are read for it")
     add_limit_option(parser)
+    add_access_options(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     platform = parse_platform(arguments.platform) if arguments.platform else None
-    inspections = inspect_thing(arguments.thing, platform, limits_of(arguments), elf=arguments.elf)
+    access = access_of(arguments, console, {}, Path())
+    inspections = inspect_thing(arguments.thing, platform, limits_of(arguments), elf=arguments.elf, access=access)
     data: dict[str, object] = {"things": [inspection.to_data() for inspection in inspections]}
     console.result(data, "\n\n".join(_text(inspection) for inspection in inspections))
     return 0

@@ -43,7 +43,7 @@ def over_budget(
     lines.append(f"the largest layers{measure}:")
     by_size = sorted(layer_bytes.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"  {_mebibytes(size)}  {places[chain_id]}" for chain_id, size in by_size[:_SHOWN]]
-    if costs is not None:
+    if costs is not None and costs.largest:  # only files that own whole blocks are measured one by one
         lines.append("the largest files:")
         lines += [f"  {_mebibytes(one.data_bytes)}  {one.path} in {places[one.chain_id]}" for one in costs.largest[:_SHOWN]]
     return OverBudget("\n  ".join(lines), hint="raise `budget: {store-image: …}`, or embed less")

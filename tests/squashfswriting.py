@@ -16,7 +16,6 @@ from io import FileIO
 from pathlib import Path
 
 from shiplap.core.entries import Bytes, Entry, Kind
-from shiplap.core.tar.reader import read_headers
 from shiplap.rootfs.squashfs.compress import compressor
 from shiplap.rootfs.squashfs.write import Layout, SquashfsWriter, Written
 
@@ -80,39 +79,6 @@ def kernel_says(image: Path, scratch: Path, script: str) -> str:
         pytest.skip(f"cannot mount here: {done.stderr}")
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-@dataclass(frozen=True, slots=True)
-class _Tar:
-    data: bytes
-
-    @property
-    def size_bytes(self) -> int:
-        return len(self.data)
-
-    def read(self, offset: int, count: int) -> bytes:
-        return self.data[offset : offset + count]
-
-
-def sqfs2tar_disagrees(image: Path, entries: Iterable[Entry]) -> list[bytes]:
-    """The paths of ``entries`` that sqfs2tar writes differently, and of those that are only there."""
-    tar = subprocess.run(["sqfs2tar", str(image)], check=True, capture_output=True).stdout
-    theirs = {header.name.rstrip(b"/"): header for header in read_headers(_Tar(tar))}
-    differ = []
-    for entry in entries:
-        if not entry.path:
-            continue  # sqfs2tar leaves the root out
-        header = theirs.pop(entry.path, None)
-        if header is None or header.linkname != entry.link:
-            differ.append(entry.path)
-        elif entry.kind is not K.HARDLINK:
-            content = tar[header.data_offset : header.data_offset + header.data_bytes]
-            found = (header.mode, header.uid, header.gid, header.mtime_epoch, tuple(sorted(header.xattrs)), content)
-            data = b"".join(entry.content.chunks()) if entry.content else b""
-            xattrs = tuple((name, value) for name, value in entry.xattrs if value)  # an empty one is none in a tar
-            if found != (entry.mode, entry.uid, entry.gid, entry.mtime_epoch, xattrs, data):
-                differ.append(entry.path)
-    return differ + list(theirs)
 
 
 def golden_tree() -> list[Entry]:

@@ -151,13 +151,19 @@ def _mirror(text: str) -> _Mirror:
     if scheme in ("http", "https"):
         try:
             return _Web(text)
-        except ValueError as error:
-            raise MirrorInvalid(f"'{shown(text)}' is no mirror that could be asked: {error}") from error
+        except ValueError:  # its text may quote a password
+            raise MirrorInvalid(f"'{_public(text)}' is no mirror that could be asked", hint="write http://[USER:PASSWORD@]HOST[:PORT]/PATH") from None
     if scheme == "file":
         return _Folder(urllib.parse.unquote(urllib.parse.urlsplit(text).path))
     if scheme or not text:
-        raise MirrorInvalid(f"'{shown(text)}' is no mirror that could be asked", hint="name a folder, or an http:// or https:// URL")
+        raise MirrorInvalid(f"'{_public(text)}' is no mirror that could be asked", hint="name a folder, or an http:// or https:// URL")
     return _Folder(text)
+
+
+def _public(text: str) -> str:
+    """A URL for a message, without user and password."""
+    scheme, separator, rest = text.partition("://")
+    return shown(scheme + separator + rest.rpartition("@")[2])
 
 
 class _Folder(_Mirror):

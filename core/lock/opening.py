@@ -14,6 +14,7 @@ from shiplap.core.entries import FileSlice
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image, Layer
 from shiplap.core.limits import Limits
+from shiplap.core.lock.document import manifest_names
 from shiplap.core.lock.model import LockedImage, LockedLayer
 from shiplap.core.platform import Platform
 from shiplap.core.reference import parse_reference
@@ -183,12 +184,36 @@ def require_same(image: Image, locked: LockedImage, source: str, access: Access)
         raise mismatch(image, locked, source, access.cache)
     if image.diff_ids != locked.diff_ids:
         raise LockMismatch(f"{source}: the lock lists other layers for {locked.ref} than its config {locked.config}", hint=_RELOCK)
+    _require_coherent(image, locked, source)
     pinned = locked.manifest_digests
     known = tuple(one for one in (image.manifest_digest, image.index_digest) if one)
     if pinned and known and not set(pinned) & set(known):
         access.progress.note(
             f"{locked.ref}: {source} holds the content that is locked under another manifest, {known[0]} instead of {pinned[-1]}"
         )
+
+
+def _require_coherent(image: Image, locked: LockedImage, source: str) -> None:
+    """Raise LockMismatch where the lock says of this very image what is not so: which blobs it has ends up in the store."""
+    if len(image.config) != locked.config_size_bytes:
+        raise LockMismatch(
+            f"{source}: the config {locked.config} has {len(image.config)} bytes, the lock says {locked.config_size_bytes}", hint=_RELOCK
+        )
+    for layer, pinned in zip(image.layers, locked.layers, strict=True):
+        if pinned.blob is not None and layer.blob.digest == pinned.blob and layer.blob.size_bytes != pinned.size_bytes:
+            raise LockMismatch(
+                f"{source}: {pinned.blob} has {layer.blob.size_bytes} bytes, the lock says {pinned.size_bytes} for {locked.ref}",
+                hint=_RELOCK,
+            )
+    if image.manifest is None or locked.manifest is None or image.manifest_digest != locked.manifest.digest:
+        return
+    _, blobs = manifest_names(image.manifest.raw, f"the manifest {locked.manifest.digest} of {source}")
+    for index, (blob, pinned) in enumerate(zip(blobs, locked.layers, strict=False)):
+        if pinned.blob not in (None, blob):
+            raise LockMismatch(
+                f"{source}: layer {index} of {locked.ref} is the blob {blob} in the manifest that is locked, the lock says {pinned.blob}",
+                hint=_RELOCK,
+            )
 
 
 _RELOCK = "`shiplap lock --update` pins what is there now"

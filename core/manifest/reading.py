@@ -44,7 +44,7 @@ def load_manifest(path: Path) -> Manifest:
     try:
         raw = read_bounded(path, MANIFEST_BOUNDS)
     except OSError as error:
-        hint = "name it with -f, or give the images on the command line" if isinstance(error, FileNotFoundError) else None
+        hint = "name it with -f; `shiplap schema` tells what one holds" if isinstance(error, FileNotFoundError) else None
         raise ManifestUnreadable(f"cannot read the manifest {path}: {error.strerror}", hint=hint) from error
     if raw is None:
         raise ManifestUnreadable(f"{path} is not a regular file")

@@ -170,7 +170,7 @@ def _entry(entry: object, what: str) -> Credentials | None:
         value = entry.get(key, "")
         if not isinstance(value, str):
             raise CredentialsUnusable(f"{what}: {key!r} is not a text")
-        texts[key] = value
+        texts[key] = _encodable(value, f"{what}: {key!r}")
     if _NO_HEADER.search(texts["registrytoken"]):
         raise CredentialsUnusable(f"{what}: 'registrytoken' has characters that no token has")
     username, password = texts["username"], texts["password"]
@@ -186,6 +186,15 @@ def _entry(entry: object, what: str) -> Credentials | None:
     if not (username or texts["identitytoken"] or texts["registrytoken"]):
         return None
     return Credentials(username, what, password, texts["identitytoken"], texts["registrytoken"])
+
+
+def _encodable(text: str, what: str) -> str:
+    """JSON can escape half a character, which nobody can send."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise CredentialsUnusable(f"{what} is not Unicode") from None
+    return text
 
 
 def _from_helper(helper: str, host: str, file: AuthFile, environment: Mapping[str, str]) -> Credentials | None:
@@ -209,7 +218,9 @@ def _from_helper(helper: str, host: str, file: AuthFile, environment: Mapping[st
             hint=f"try it: echo {server} | {program} get",
         )
     answer = parse_object(done.stdout, what=f"the answer of {program}", limit_bytes=_MAX_FILE_BYTES)
-    username, secret = (member(answer, key, str, what=f"the answer of {program}") or "" for key in ("Username", "Secret"))
+    username, secret = (
+        _encodable(member(answer, key, str, what=f"the answer of {program}") or "", f"{origin}: {key!r}") for key in ("Username", "Secret")
+    )
     if username == _TOKEN_USER:
         return Credentials("", origin, identity_token=secret)
     return Credentials(username, origin, secret) if username or secret else None

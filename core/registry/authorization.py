@@ -55,11 +55,15 @@ def parse_challenges(header: str) -> list[Challenge]:
 
 
 class Authorization:
-    """What is shown to one host. Thread-safe: four blobs that are refused at once fetch one new token."""
+    """What is shown to one host. Thread-safe: four blobs that are refused at once fetch one new token.
 
-    def __init__(self, connections: Connections, credentials: Callable[[], Credentials | None], *, allow_plain: bool) -> None:
+    ``login``: the name under which one logs in to it, for messages.
+    """
+
+    def __init__(self, connections: Connections, credentials: Callable[[], Credentials | None], *, login: str, allow_plain: bool) -> None:
         self._connections = connections
         self._find_credentials = credentials
+        self._login = login
         self._allow_plain = allow_plain
         self._guard = threading.Lock()
         self._credentials: Credentials | None = None
@@ -128,7 +132,7 @@ class Authorization:
             target += ("&" if "?" in target else "?") + urlencode(fields)
         answer = send(self._connections, server, target, headers, body=body, allow_plain=self._allow_plain)
         if answer.status != 200:
-            raise refusal(answer, user, f"a token for {registry.where}")
+            raise refusal(answer, user, f"a token for {registry.where}", login=self._login)
         return _read_token(answer.document(_MAX_TOKEN_BYTES, "a token"), server)
 
 
@@ -144,8 +148,11 @@ def _read_token(raw: bytes, server: Server) -> str:
     return token
 
 
-def refusal(answer: Answer, user: Credentials | None, what: str) -> LoginNeeded | ServerFailed:
-    """The error for an answer that denies ``what``: who asked, and what to do."""
+def refusal(answer: Answer, user: Credentials | None, what: str, *, login: str) -> LoginNeeded | ServerFailed:
+    """The error for an answer that denies ``what``: who asked, and what to do.
+
+    ``login``: the registry as files of credentials name it. Who answers may be its token server, or have another name.
+    """
     status, where = answer.status, answer.where
     reasons = said(answer.errors())
     if status not in (400, 401, 403):
@@ -153,8 +160,8 @@ def refusal(answer: Answer, user: Credentials | None, what: str) -> LoginNeeded 
     if user is None:
         return LoginNeeded(
             f"{where} gives {what} to nobody who is not logged in ({status}){reasons}",
-            hint=f"log in (skopeo login {where}) or name a file with --authfile; a wrong name looks the same where names are secret",
+            hint=f"log in (skopeo login {login}) or name a file with --authfile; a wrong name looks the same where names are secret",
         )
     denied = "does not accept" if status == 401 else "denies"
     detail = f"{denied} {user.who}" if status == 401 else f"{denied} {what} to {user.who}"
-    return LoginNeeded(f"{where} {detail} ({status}){reasons}", hint=f"log in again: skopeo login {where}; is the name right?")
+    return LoginNeeded(f"{where} {detail} ({status}){reasons}", hint=f"log in again: skopeo login {login}; is the name right?")

@@ -58,7 +58,10 @@ class EndpointClient:
         self._contexts: dict[bool, SSLContext] = {}
         self.connections = Connections(environment, patience, self._tls_of)
         self._authorization = Authorization(
-            self.connections, lambda: credentials_for(endpoint.name, endpoint.authfile, environment), allow_plain=not endpoint.tls_verify
+            self.connections,
+            lambda: credentials_for(endpoint.name, endpoint.authfile, environment),
+            login=endpoint.visible_host,
+            allow_plain=not endpoint.tls_verify,
         )
         self._server: Server | None = None
         self._https, _ = parse_url(f"https://{endpoint.host}/", "the reference")
@@ -91,7 +94,7 @@ class EndpointClient:
                     shown_header = header
                     continue
             if answer.status in (401, 403):
-                raise refusal(answer, self._authorization.credentials, self.where)
+                raise refusal(answer, self._authorization.credentials, self.where, login=self.endpoint.visible_host)
             return answer
         raise AssertionError("the last turn returns or raises")
 

@@ -7,6 +7,7 @@ transfer that waits in another thread.
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import threading
@@ -17,6 +18,9 @@ from typing import TypeAlias
 from shiplap.core.registry.failures import Broken, RegistryFailed, ServerFailed, Unreachable, connection_failed, exchange_failed
 from shiplap.core.registry.patience import Patience
 from shiplap.core.registry.proxies import Proxy, proxy_for
+
+# One answer's lines between two pieces of its body; http.client itself takes 100 headers.
+_MAX_LINES = 1000
 
 TlsOf: TypeAlias = Callable[["Server"], ssl.SSLContext]
 
@@ -145,6 +149,7 @@ class Connections:
             raise
         held.settimeout(self.patience.silence_seconds)
         connection = http.client.HTTPConnection(host, port)
+        connection.response_class = _Response
         connection.auto_open = 0
         connection.sock = held
         return Connection(connection, server, proxy, is_absolute=proxy is not None and server.scheme == "http")
@@ -188,6 +193,32 @@ class Connections:
         raise connection_failed(failed, where) from failed
 
 
+class _Lines(io.BufferedReader):
+    """Ends a server that sends lines for ever: interim answers (100 Continue) and trailers have no limit in ``http.client``."""
+
+    _lines = 0
+
+    def readline(self, size: int | None = -1) -> bytes:
+        self._lines += 1
+        if self._lines > _MAX_LINES:
+            raise http.client.LineTooLong("headers without end")
+        return super().readline(-1 if size is None else size)
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._lines = 0
+        return super().read(size)
+
+    def read1(self, size: int = -1) -> bytes:
+        self._lines = 0
+        return super().read1(size)
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.fp = _Lines(self.fp.detach())
+
+
 def _tunnel(held: socket.socket, server: Server, proxy: Proxy) -> None:
     """CONNECT through the proxy (RFC 9110, section 9.3.6)."""
     where = f"the proxy {proxy.host}:{proxy.port}"
@@ -195,7 +226,7 @@ def _tunnel(held: socket.socket, server: Server, proxy: Proxy) -> None:
     authorization = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
     try:
         held.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode("ascii"))
-        answer = http.client.HTTPResponse(held, method="CONNECT")
+        answer = _Response(held, method="CONNECT")
         answer.begin()
         status = answer.status
         answer.close()

@@ -156,12 +156,21 @@ def send(
             return answer
         location = answer.header("Location")
         _drain(answer)
-        next_server, target = parse_url(urljoin(f"{server.scheme}://{server.netloc}{target}", location), f"a redirect of {server.where}")
+        next_server, target = _redirected(server, target, location)
         if next_server.scheme == "http" and server.scheme == "https" and not allow_plain:
             raise ServerFailed(f"{server.where} redirects to plain HTTP ({next_server.where})", hint="--tls-verify=false would allow it")
         moved = moved or next_server != asked
         server = next_server
     raise ServerFailed(f"{asked.where} redirects again and again")
+
+
+def _redirected(server: Server, target: str, location: str) -> tuple[Server, str]:
+    what = f"a redirect of {server.where}"
+    try:
+        url = urljoin(f"{server.scheme}://{server.netloc}{target}", location)
+    except ValueError:
+        raise NotARegistry(f"{what} names '{shown(location)}', which is no http address") from None
+    return parse_url(url, what)
 
 
 def _exchanged(

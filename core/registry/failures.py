@@ -88,7 +88,9 @@ def exchange_failed(error: OSError | http.client.HTTPException, where: str) -> R
     if isinstance(error, (http.client.BadStatusLine, http.client.LineTooLong, http.client.UnknownProtocol)) and not isinstance(
         error, http.client.RemoteDisconnected
     ):
-        return NotARegistry(f"{where} does not speak HTTP as a registry does", hint=_PLAIN.replace("https://", "plain http://"))
+        return NotARegistry(
+            f"{where} does not speak HTTP as a registry does", hint="are host and port right, and is it HTTP that is spoken there?"
+        )
     if isinstance(error, TimeoutError):
         return Broken(f"{where} went silent in the middle of an answer", hint=_BROKEN)
     if isinstance(error, ssl.SSLError):

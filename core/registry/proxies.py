@@ -35,17 +35,17 @@ def proxy_for(scheme: str, host: str, port: int, environment: Mapping[str, str])
     value = _variable(name, environment)
     if not value or _is_direct(host.lower().rstrip("."), port, _variable("NO_PROXY", environment)):
         return None
-    parts = urlsplit(value if "://" in value else f"http://{value}")
     try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
         proxy_port = parts.port or 80
     except ValueError:
-        proxy_port = 0
+        parts, proxy_port = urlsplit(""), 0
     if parts.scheme != "http" or not parts.hostname or not proxy_port:
-        # The value may hold a password, so it is not shown.
+        # The value may hold a password, so it is not shown, and neither is Python's error, which may quote it.
         raise ProxyUnusable(
             f"{name} names no http:// proxy",
             hint=f"write {name}=http://HOST:PORT; https:// and socks proxies are not supported",
-        )
+        ) from None
     authorization = None
     if parts.username is not None:
         secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

@@ -47,7 +47,9 @@ _UNTYPED = ("", "application/json", "application/octet-stream", "text/plain", "b
 _MAX_INDEX_DEPTH = 8
 # Images of an index whose descriptors leave open for which platform they are: more are not looked into.
 _MAX_UNDECLARED = 16
-_MAX_DOCUMENTS = 100  # of one reference, indexes in indexes together
+# Of one reference, indexes in indexes together; they are kept until the image is chosen.
+_MAX_DOCUMENTS = 100
+_MAX_DOCUMENTS_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +296,7 @@ class _Walk:
         self._parents: dict[str, tuple[str, ...]] = {}
         self._passed_over: list[Platform | None] = []
         self._images = 0
+        self._bytes = 0
 
     def above(self, digest: str) -> tuple[str, ...]:
         """The indexes that lead to a manifest, outermost first."""
@@ -306,8 +309,14 @@ class _Walk:
         has_children = is_index(document, served, what)
         media_type = document.get("mediaType") or served or (_OCI_INDEX_TYPE if has_children else OCI_MANIFEST_TYPE)
         self.documents[digest] = Document(digest, media_type, raw)
-        if len(self.documents) > _MAX_DOCUMENTS:
-            raise SourceInvalidContent(f"{self._pulled.label} has more than {_MAX_DOCUMENTS} manifests and indexes that may be meant")
+        self._bytes += len(raw)
+        most_bytes = max(_MAX_DOCUMENTS_BYTES, 4 * self._repository.limits.metadata_bytes)
+        if len(self.documents) > _MAX_DOCUMENTS or self._bytes > most_bytes:
+            raise SourceInvalidContent(
+                f"{self._pulled.label} has more than {_MAX_DOCUMENTS} manifests and indexes that may be meant, "
+                f"or of more than {most_bytes} bytes together",
+                hint="name the image by its digest",
+            )
         self._parents.setdefault(digest, above)
         self._pulled.keep(digest, len(raw))
         if has_children:

@@ -21,6 +21,8 @@ TRANSPORTS = (*FILE_TRANSPORTS, "docker-daemon", "podman")
 """What is a transport when it stands before a colon; ``docker`` is one only as ``docker://``."""
 # Further transports of skopeo, so that they are not taken for image names.
 _FOREIGN = ("containers-storage", "dir", "ostree", "sif", "tarball", "atomic")
+# How alike a name and a transport are when it is a slip of the keyboard, and no image of Docker Hub.
+_ALMOST_SURE = 0.85
 _DIGEST = re.compile(r"sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 # Annotations of OCI layouts may hold names that are no references ("v1+build").
 _LAYOUT_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:--|[-._:@+/])[A-Za-z0-9]+)*")
@@ -50,6 +52,13 @@ class SourceSpec:
             return self.text
         ref = "" if self.reference is None else f":{self.reference}"
         return f"{self.transport}:{self.base_name}{ref}"
+
+    @property
+    def digest(self) -> str | None:
+        """The digest by which the source itself names the image (a manifest's, an index' or a config's), None without one."""
+        named = (self.reference or "") if self.transport in FILE_TRANSPORTS else self.location
+        digest = named.rpartition("@")[2]
+        return digest if _DIGEST.fullmatch(digest) else None
 
     @property
     def base_name(self) -> str:
@@ -96,11 +105,23 @@ def parse_source(text: str) -> SourceSpec:
     if colon and prefix in _FOREIGN:
         raise SourceInvalid(f"{text!r}: shiplap cannot read {prefix}:", hint=f"copy it first: skopeo copy {text} oci:images:NAME")
     try:
-        return SourceSpec("docker", str(parse_reference(text)), None, text)
+        location = str(parse_reference(text))
     except ReferenceInvalid as error:
-        close = difflib.get_close_matches(prefix, TRANSPORTS, 1) if colon else []
-        hint = f"did you mean {close[0]}:?" if close else "for a file write docker-archive:FILE or oci-archive:FILE, for a folder oci:DIR"
-        raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=hint) from error
+        raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=_meant(prefix if colon else "", rest)) from error
+    close = difflib.get_close_matches(prefix, TRANSPORTS, 1, _ALMOST_SURE) if colon else []
+    if close:
+        raise SourceInvalid(
+            f"{text!r}: shiplap knows no {prefix}:", hint=f"did you mean {close[0]}:? An image of that name is docker://{text}"
+        )
+    return SourceSpec("docker", location, None, text)
+
+
+def _meant(prefix: str, rest: str) -> str:
+    """A hint for what is no source; ``prefix``: what stands before its first colon."""
+    if prefix in ("docker", "http", "https") and rest.strip("/"):
+        return f"a registry's image is docker://{rest.strip('/')}, with the plain name of the registry"
+    close = difflib.get_close_matches(prefix, TRANSPORTS, 1) if prefix else []
+    return f"did you mean {close[0]}:?" if close else "for a file write docker-archive:FILE or oci-archive:FILE, for a folder oci:DIR"
 
 
 def parse_selector(reference: str | None, text: str, *, transport: str) -> Selector | None:

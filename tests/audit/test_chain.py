@@ -19,7 +19,8 @@ from images import CAPABILITY, file, hardlink
 from layertar import build
 from memorytar import as_file, headers
 from requirement import require
-from shiplap.audit.chain import BrokenLink, read_identity, verify_store
+from shiplap.audit.chain import read_identity, verify_store
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.storeview import TarView
 from shiplap.audit.verify import NotVerifiable
 from shiplap.core.collect import collected_images, parse_argument

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from memorytar import as_file
 from requirement import require
-from shiplap.audit.chain import BrokenLink, verify_store
+from shiplap.audit.chain import verify_store
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.storeview import TarView
 from shiplap.audit.verify import NotVerifiable
 from shiplap.core.errors import ShiplapError

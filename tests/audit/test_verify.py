@@ -15,7 +15,7 @@ from commandline import shiplap_command
 from images import file
 from layertar import build
 from requirement import require
-from shiplap.audit.chain import BrokenLink
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.verify import NotVerifiable
 from shiplap.core.errors import ShiplapError
 from shiplap.core.output import SUMS_NAME

@@ -10,14 +10,18 @@ import pytest
 from archives import docker_archive
 from commandline import shiplap_command
 from erofsimages import use_new_erofs_utils, use_program
-from shiplap.audit.chain import BrokenLink
 from shiplap.audit.inspection import inspect_thing
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.verify import Verification, verify_thing
 from shiplap.core.errors import ProgramMissing, ShiplapError
 from shiplap.core.limits import Limits
 from shiplap.core.progress import SILENT
-from storeimages import EPOCH, IMAGES
-from tampering import seal, write_sums
+from shiplap.core.run import find
+from shiplap.rootfs.erofs.superblock import crc32c
+from shiplap.rootfs.sinks.erofs import ErofsOptions, open_erofs
+from shiplap.verity.identity import erofs_uuid
+from storeimages import EPOCH, IMAGES, identity, stored_images, streams
+from tampering import entries_of, rewrite, seal, write_sums
 
 
 @pytest.fixture
@@ -33,6 +37,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def verified(thing: Path, root_hash: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
     verification = Verification(Limits(), SILENT)
     verify_thing(thing, root_hash, verification)
+    assert verification.held is not None and len(verification.held) == len(IMAGES), "what a lock is held against"
     return dict(verification.links), dict(verification.unchecked)
 
 
@@ -106,12 +111,71 @@ def test_damage_is_named(out: Path) -> None:
         verified(out)
 
 
+def test_a_damaged_block_of_contents_is_found_although_the_root_hash_is_its_own(out: Path) -> None:
+    image = out / "store.erofs"
+    whole = image.read_bytes()
+    # Behind the superblock come the contents of files, then inodes.
+    image.write_bytes(whole[:4096] + bytes(4096) + whole[8192:])
+    seal(image, (out / "store.json").read_bytes())
+    write_sums(out)
+    with pytest.raises(BrokenLink, match=r"store\.erofs: .*fsck\.erofs"):
+        verified(out)
+
+
+@pytest.mark.parametrize(("offset", "what"), [(1024 + 24, "time 1700000001"), (1024 + 48, "UUID (?!00)01")], ids=["time", "UUID"])
+def test_a_superblock_that_is_not_store_jsons_is_found(offset: int, what: str, out: Path) -> None:
+    image = out / "store.erofs"
+    block = bytearray(image.read_bytes())
+    block[offset] = 1
+    block[1028:1032] = bytes(4)
+    block[1028:1032] = crc32c(bytes(block[1024:4096])).to_bytes(4, "little")
+    image.write_bytes(block)
+    seal(image, (out / "store.json").read_bytes())
+    write_sums(out)
+    with pytest.raises(BrokenLink, match=rf"{what}.*not those of store\.json"):
+        verified(out)
+
+
+def test_files_that_the_program_reads_otherwise_are_refused(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = find("dump.erofs", package="")
+    use_program("dump.erofs", f'case "$*" in *--cat*) {real} "$@" | head -c 9;; *) exec {real} "$@";; esac', tmp_path / "bin", monkeypatch)
+    with pytest.raises(BrokenLink, match=r"store.json has 9 bytes instead of \d{4}"):
+        verified(out)
+    use_program("dump.erofs", f'{real} "$@" | sed "s/^Size: [0-9]*/Size: 99999999/"', tmp_path / "bin", monkeypatch)
+    with pytest.raises(BrokenLink, match=r"store.json has 99999999 bytes, more than the 16777216 it may have"):
+        verified(out)
+
+
 def test_another_store_json_beside_the_image_is_found(out: Path) -> None:
     store_json = out / "store.json"
     store_json.write_bytes(store_json.read_bytes().replace(b'"mode":"store"', b'"mode":"stare"'))
     write_sums(out)
     with pytest.raises(BrokenLink, match=r"its store\.json differs from the one beside it"):
         verified(out)
+
+
+def test_a_config_that_is_not_what_its_digest_says_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_new_erofs_utils(monkeypatch)
+    with stored_images(tmp_path) as images:
+        store = identity(images)
+        entries = entries_of(streams(store)[0])
+    config = next(path for path in entries if "imagedb/content/sha256/" in path)
+    rewrite(entries, config, lambda data: data.replace(b"/bin/app", b"/bin/apq"))
+    image = tmp_path / "store.erofs"
+    with open_erofs(ErofsOptions(erofs_uuid(store.to_json()), epoch=EPOCH), image) as put:
+        for entry in entries.values():
+            put(entry)
+    seal(image, store.to_json())
+    with pytest.raises(BrokenLink, match=r"[0-9a-f]{12}"):
+        verified(image, image.with_suffix(".roothash").read_text().strip())
+
+
+def test_an_fsck_without_the_compression_is_not_taken_for_damage(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = find("fsck.erofs", package="")
+    use_program("fsck.erofs", f'{real} "$@" | sed "s/algorithms: .*/algorithms: deflate/"', tmp_path / "bin", monkeypatch)
+    held, unchecked = verified(out)
+    assert "contents" not in held
+    assert unchecked["contents"] == "the fsck.erofs here was built without lz4hc"
 
 
 def test_without_the_programs_less_is_checked_and_that_is_said(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from requirement import require
 from shiplap.audit import chain, storeview
-from shiplap.audit.chain import BrokenLink
+from shiplap.audit.links import BrokenLink
 from shiplap.audit.reassembly import Assembled, reassemble
 from shiplap.core.entries import Bytes, Content
 from shiplap.core.errors import OutsideFailure, ShiplapError

@@ -38,6 +38,11 @@ def test_options_hold_for_every_registry_and_the_manifest_s_paths_begin_at_its_f
     assert access.registries["registry.example"] == RegistrySettings(None, Path("products/certs"), Path("/abs/auth.json"))
 
 
+def test_a_mirror_that_is_no_folder_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    access_of(parsed("--mirror", str(tmp_path), "--mirror", str(tmp_path / "typo"), "--mirror", "https://two"), Console(), {}, Path())
+    assert capsys.readouterr().err == f"note: the mirror {tmp_path}/typo is no folder here, and is not asked\n"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -144,6 +144,11 @@ def test_locked_refuses_what_nothing_pins(tmp_path: Path, source: str) -> None:
     assert "no digest pins docker.io/library/app:1" in error["message"] and "config-digest" in error["hint"]
 
 
+def test_locked_is_content_with_a_digest_in_the_source(tmp_path: Path, source: str) -> None:
+    pinned = f"app:1={source}:@{APP_IMAGE.config_digest}"
+    assert built(tmp_path / "out", pinned, "--output", "tar", "--locked")["images"][0]["config"] == APP_IMAGE.config_digest
+
+
 def test_the_budget_holds(tmp_path: Path, source: str) -> None:
     (tmp_path / "shiplap.yaml").write_text(
         "version: 1\nimages:\n  - {ref: app:1, from: 'docker-archive:images.tar:app:1'}\nbudget: {store-image: 4K}\n"

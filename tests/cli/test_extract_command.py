@@ -49,6 +49,20 @@ def test_the_tar_does_not_depend_on_who_extracts_it_and_where(image: Path, tmp_p
     assert other.stdout == plain
 
 
+def test_paths_may_stand_behind_options(image: Path) -> None:
+    wanted = to_stdout(str(image), "dir/sub", "symlink").stdout
+    assert wanted
+    assert to_stdout(str(image), "dir/sub", "--lst", "symlink").returncode == 2
+    for words in (
+        [str(image), "-o", "-", "dir/sub", "symlink"],
+        [str(image), "dir/sub", "-o", "-", "symlink"],
+        ["-o", "-", str(image), "dir/sub", "symlink"],
+        ["-o", "-", str(image), "dir/sub", "-q", "symlink"],
+    ):
+        done = to_stdout(*words)
+        assert (done.returncode, done.stdout) == (0, wanted), words
+
+
 def test_a_list_shows_what_ls_would(image: Path) -> None:
     lines = shiplap_command("extract", str(image), "--list").stdout.splitlines()
     assert "drwxrwsr-x 0/7           0 1970-01-01 00:00:05 dir" in lines

@@ -80,7 +80,7 @@ def test_config_without_a_manifest_says_what_to_do(tmp_path: Path, capsys: pytes
     assert main(["config", "-C", str(tmp_path)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "error: cannot read the manifest shiplap.yaml: No such file or directory",
-        "hint: name it with -f, or give the images on the command line",
+        "hint: name it with -f; `shiplap schema` tells what one holds",
     ]
 
 

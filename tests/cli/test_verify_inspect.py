@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from archives import docker_archive
+from archives import docker_archive, oci_files
 from commandline import shiplap_command
+from registryserver import push, running_registry
 from requirement import require
 from storeimages import APP_IMAGE, IMAGES
 
@@ -69,6 +70,22 @@ def test_inspection_says_images_layers_and_sharing(out: Path) -> None:
     things = json.loads(shiplap_command("inspect", "--json", str(out)).stdout)["things"]
     assert [thing["kind"] for thing in things] == ["store image", "store.tar"]
     assert {image["config"] for image in things[0]["images"]} == {image.config_digest for image in IMAGES}
+
+
+def test_an_image_in_a_registry_is_inspected_with_the_options_of_the_other_verbs(tmp_path: Path) -> None:
+    files = oci_files([APP_IMAGE])
+    index = files["index.json"]
+    assert isinstance(index, bytes)
+    digest = json.loads(index)["manifests"][0]["digest"]
+    with running_registry(tmp_path / "registry") as registry:
+        push(registry.address, "app", files, {"1": digest})
+        words = ["inspect", f"docker://{registry.address}/app:1", "--cache", str(tmp_path / "cache"), "--json"]
+        assert shiplap_command(*words).returncode == 1  # plain HTTP
+        done = shiplap_command(*words, "--elf", "--tls-verify=false")
+    assert (done.returncode, done.stderr) == (0, "")
+    (thing,) = json.loads(done.stdout)["things"]
+    assert (thing["kind"], thing["transport"], len(thing["elf-audit"])) == ("source", "docker", 1)
+    assert [(image["config"], image["manifest"]) for image in thing["images"]] == [(APP_IMAGE.config_digest, digest)]
 
 
 def test_what_cannot_be_inspected_is_exit_2(tmp_path: Path) -> None:

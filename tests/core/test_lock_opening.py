@@ -100,3 +100,29 @@ def test_a_digest_of_the_manifest_is_asked_for_in_place_of_the_tag(tmp_path: Pat
     assert result["images"][0]["references"] == ["docker.io/library/app:1", f"docker.io/library/app@{digest}"]
     good(tmp_path, "lock")
     assert lock_of(tmp_path).images[0].manifest_digests == (digest,)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("blob", "in the manifest that is locked, the lock says"),
+        ("layer size", "bytes, the lock says"),
+        ("config size", "bytes, the lock says"),
+    ],
+)
+def test_a_lock_that_says_something_else_of_the_same_image_is_refused(tmp_path: Path, registry: Registry, key: str, said: str) -> None:
+    asking(tmp_path, f"docker://{registry.address}/app:1", registry)
+    good(tmp_path, "lock")
+    (locked,) = lock_of(tmp_path).images
+    layer = locked.layers[0]
+    old, new = {
+        "blob": (f"blob: {layer.blob}", f"blob: sha256:{'0' * 64}"),
+        "layer size": (f"size: {layer.size_bytes}\n", f"size: {(layer.size_bytes or 0) + 1}\n"),
+        "config size": (f"size: {locked.config_size_bytes}\n", f"size: {locked.config_size_bytes + 1}\n"),
+    }[key]
+    path = tmp_path / "shiplap.lock.yaml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    for words in (("build",), ("build", "--locked", "--cache", "new"), ("fetch", "--cache", "new")):
+        assert said in refused(tmp_path, *words)

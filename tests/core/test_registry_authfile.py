@@ -110,7 +110,8 @@ def test_an_empty_entry_leaves_it_to_the_store(tmp_path: Path) -> None:
     "text",
     ["{", "[]", '{"auths": []}', '{"auths": {"a.org": 1}}', '{"auths": {"a.org": {"auth": 1}}}', '{"auths": {"a.org": {"auth": "%"}}}',
      '{"auths": {"a.org": {"auth": "c2VjcmV0"}}}', '{"credHelpers": {"a.org": "../evil"}}', '{"credsStore": "a b"}',
-     '{"auths": {"a.org": {"registrytoken": "secret\\r\\nHost: b"}}}'],
+     '{"auths": {"a.org": {"registrytoken": "secret\\r\\nHost: b"}}}',
+     '{"auths": {"a.org": {"username": "u", "password": "secret\\ud800"}}}'],
 )  # fmt: skip
 def test_a_file_that_is_wrong_is_refused_without_its_secrets(tmp_path: Path, text: str) -> None:
     path = tmp_path / "auth.json"

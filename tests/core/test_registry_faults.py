@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -317,14 +317,45 @@ def test_what_is_forbidden_names_the_reason_of_the_registry(proxy: FaultyProxy, 
     assert len(proxy.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("head", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
+    ],
+    ids=["interim answers", "trailers"],
+)
+def test_lines_without_end_are_not_read_for_ever(cache: Cache, head: bytes, again: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def send() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    connection.sendall(head)
+                    while True:
+                        connection.sendall(again * 100)
+
+        threading.Thread(target=send, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(NotARegistry, match=address), client_of(address, cache) as client:
+            client.manifest("1", limit_bytes=1 << 20)
+        assert time.monotonic() - began < 20
+
+
 def test_redirects_in_a_circle_end(proxy: FaultyProxy, cache: Cache) -> None:
     proxy.faults.append(Fault("/manifests/", times=0, status=302, headers={"Location": "/v2/app/manifests/1"}))
     error = manifest_error(proxy, cache)
     assert "redirects again and again" in error.message and len(proxy.asked) == 6
 
 
-def test_a_redirect_to_something_else_than_http_is_refused(proxy: FaultyProxy, cache: Cache) -> None:
-    proxy.faults.append(Fault("/manifests/", times=0, status=302, headers={"Location": "file:///etc/passwd"}))
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "//[bad", "http://[::1", "http://a:99999/"])
+def test_a_redirect_to_something_else_than_http_is_refused(proxy: FaultyProxy, cache: Cache, location: str) -> None:
+    proxy.faults.append(Fault("/manifests/", times=0, status=302, headers={"Location": location}))
     assert isinstance(manifest_error(proxy, cache), NotARegistry)
 
 

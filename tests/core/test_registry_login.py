@@ -224,6 +224,8 @@ def test_what_is_not_public_needs_a_user(bearer: Registry, tokens: TokenServer, 
     assert tokens.asked == [("GET", {"account": USER, "service": "test registry", "scope": "repository:secret/app:pull"}, USER)]
     error = failure(name, access_to(tmp_path / "c", tls_verify=False, authfile=authfile(auth, {bearer.address: "ci:wrong"})))
     assert isinstance(error, LoginNeeded) and f"user 'ci' of {auth}" in error.message
+    # Who refused is the token server; where one logs in is the registry.
+    assert str(error.hint).startswith(f"log in again: skopeo login {bearer.address};")
 
 
 def test_an_identity_token_is_exchanged(bearer: Registry, tokens: TokenServer, tmp_path: Path) -> None:

@@ -295,6 +295,19 @@ def test_indexes_in_indexes_are_not_followed_for_ever(registry: Registry, access
         assert len(proxy.asked) <= 102
 
 
+def test_many_large_indexes_are_not_all_kept(registry: Registry, access: Access) -> None:
+    pads = [dump({**INDEX, "annotations": {"n": str(number), "pad": "x" * (4_000_000)}}) for number in range(9)]
+    described = [{"mediaType": INDEX["mediaType"], "digest": sha256(raw), "size": len(raw)} for raw in pads]
+    top = dump({**INDEX, "manifests": described})
+    with running_proxy(registry.address) as proxy:
+        proxy.faults += [Fault(f"/manifests/{sha256(raw)}", times=0, status=200, body=raw) for raw in (top, *pads)]
+        with (
+            pytest.raises(SourceInvalidContent, match="or of more than 33554432 bytes together"),
+            opened(f"{proxy.address}/app@{sha256(top)}", access, "linux/amd64"),
+        ):
+            pass
+
+
 def test_a_layer_larger_than_any_layer_may_be_is_not_begun(registry: Registry, access: Access) -> None:
     push(registry.address, "wide", oci_files([APP], compression="none"))
     before = len(registry.requests())

@@ -76,6 +76,40 @@ def test_a_misspelt_transport_gets_a_suggestion() -> None:
     assert caught.value.hint == "did you mean docker-archive:?"
 
 
+@pytest.mark.parametrize(
+    ("text", "digest"),
+    [
+        (f"redis:7@sha256:{HEX}", f"sha256:{HEX}"),
+        (f"docker-daemon:app@sha256:{HEX}", f"sha256:{HEX}"),
+        (f"podman:sha256:{HEX}", f"sha256:{HEX}"),
+        (f"oci:layout:@sha256:{HEX}", f"sha256:{HEX}"),
+        (f"docker-archive:a.tar:app:1@sha256:{HEX}", f"sha256:{HEX}"),
+        (f"oci:sha256-{HEX}", None),
+        (f"oci:a@sha256:{HEX}", None),
+        ("redis:7", None),
+        ("docker-daemon:app:1", None),
+        ("docker-archive:a.tar:@0", None),
+    ],
+)
+def test_a_source_may_name_the_image_by_its_digest(text: str, digest: str | None) -> None:
+    assert parse_source(text).digest == digest
+
+
+def test_a_misspelt_transport_is_no_image_of_docker_hub() -> None:
+    with pytest.raises(SourceInvalid) as caught:
+        parse_source("dockr-archive:app.tar")
+    assert caught.value.hint == "did you mean docker-archive:? An image of that name is docker://dockr-archive:app.tar"
+    assert parse_source("docker://dockr-archive:app.tar").location == "docker.io/library/dockr-archive:app.tar"
+    assert parse_source("docker:24").location == "docker.io/library/docker:24"
+
+
+@pytest.mark.parametrize("text", ["docker:app:1", "https://registry.example.org/app:1", "docker:/app"])
+def test_an_address_gets_the_way_to_write_a_registrys_image(text: str) -> None:
+    with pytest.raises(SourceInvalid) as caught:
+        parse_source(text)
+    assert f"docker://{text.partition(':')[2].strip('/')}" in str(caught.value.hint)
+
+
 def test_a_bare_file_name_gets_the_transport_to_write() -> None:
     with pytest.raises(SourceInvalid) as caught:
         parse_source("./app.tar")

@@ -29,11 +29,11 @@ from shiplap.rootfs.sinks.options import Write
 from shiplap.rootfs.sinks.program import PipeBuffer
 from shiplap.rootfs.sinks.tarfed import TarFed
 from shiplap.rootfs.squashfs import open_squashfs
+from sinktools import prepared, use_as
 from squashfsimages import (
     expected_facts,
     facts_of_image,
     facts_of_the_kernel,
-    mksquashfs_for_tar,
     small_tree,
     tar_of,
     torture_tree,
@@ -56,28 +56,11 @@ def tar_tool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return prepared(request.param, tmp_path, monkeypatch)
 
 
-def prepared(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if name == "mksquashfs":
-        use_as(mksquashfs_for_tar(), "mksquashfs", tmp_path, monkeypatch)
-    elif name != "builtin":
-        require(name)
-    return name
-
-
 def open_pipe(options: SquashfsOptions, output: Path) -> AbstractContextManager[Write]:
     """The tool's own pipe, for streams that no entries make."""
     sink = TOOLS[options.tool]
     assert isinstance(sink, TarFed)
     return sink.tool.open(options, output)
-
-
-def use_as(program: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put ``program`` first into PATH under ``name``."""
-    folder = tmp_path / "bin"
-    folder.mkdir(exist_ok=True)
-    (folder / name).unlink(missing_ok=True)
-    (folder / name).symlink_to(program)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
 def write(options: SquashfsOptions, output: Path, entries: list[Entry]) -> Path:

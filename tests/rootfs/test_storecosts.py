@@ -116,6 +116,13 @@ def test_a_budget_that_is_exceeded_names_images_layers_and_files(images: tuple[S
     assert caught.value.hint == "raise `budget: {store-image: …}`, or embed less"
 
 
+def test_an_image_of_small_files_only_names_no_files(tmp_path: Path) -> None:
+    specs = [ImageSpec([build([file("srv/small", SMALL)])], tags=["small:1"])]
+    with stored_images(tmp_path, specs) as found, pytest.raises(OverBudget) as caught:
+        made(found, tmp_path / "out", budget_bytes=4096)
+    assert "the largest layers:" in caught.value.message and "files" not in caught.value.message
+
+
 def test_an_image_that_cannot_be_measured_names_uncompressed_layers(images: tuple[StoredImage, ...]) -> None:
     sizes = {chain(APP_IMAGE)[0]: 100, chain(APP_IMAGE)[1]: 5 << 20, chain(COPY_IMAGE)[1]: 1}
     text = over_budget("store.erofs", 3000, 2000, images, None, sizes).message
