@@ -14,25 +14,27 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shiplap.audit.layerlink import LayerDone, LayerLink, tar_split_of
 from shiplap.audit.links import BrokenLink, equal_content, require_same
-from shiplap.audit.storeview import ImageLocation, MetadataView, StoreUnreadable, StoreView, expected_metadata, read_small
+from shiplap.audit.storeview import ImageLocation, MetadataView, StoreUnreadable, StoreView, engine_root, expected_metadata, read_small
 from shiplap.core.blobs import DIGEST
-from shiplap.core.entries import Entry, FileSlice, Kind, printable
+from shiplap.core.entries import Content, FileSlice, Kind, printable
 from shiplap.core.errors import OutsideFailure, ShiplapError
-from shiplap.core.image import Image, Layer, chain_ids
+from shiplap.core.image import Image, Layer, RawManifest, chain_ids
 from shiplap.core.layer.spool import spool_file
 from shiplap.core.limits import Limits
 from shiplap.core.platform import parse_platform
 from shiplap.core.progress import Progress
 from shiplap.core.reference import parse_reference
 from shiplap.core.sources.config import parse_config
-from shiplap.core.store.docker import LayerFacts
+from shiplap.core.store.forms import FORMS, StoreForm, form_of
 from shiplap.core.store.identity import STORE_FORMAT, StoreIdentity
-from shiplap.core.store.model import StoredImage, StoredLayer, merge, takes, unique_layers
+from shiplap.core.store.model import LayerFacts, StoredImage, StoredLayer, merge, takes, unique_layers
+from shiplap.core.store.podman import image_home
+from shiplap.core.store.unpacking import Unpacking
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
 # Each process has a layer's entries in memory and its tar under TMPDIR.
@@ -65,7 +67,8 @@ def read_identity(view: MetadataView, store_json: bytes, limits: Limits) -> Stor
     """
     document = _parse(store_json, view.name)
     try:
-        images = [_image(view, item, limits) for item in document.pop("images")]
+        form = _form(document, view.name)
+        images = [_image(view, item, form, limits) for item in document.pop("images")]
         identity = StoreIdentity(
             mode=document.pop("mode"),
             engine=document.pop("engine"),
@@ -79,10 +82,6 @@ def read_identity(view: MetadataView, store_json: bytes, limits: Limits) -> Stor
         canonical = identity.to_json()
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise StoreUnreadable(f"{view.name}: store.json lacks a key or holds another type: {error}") from error
-    if (identity.mode, identity.engine, identity.driver) != ("store", "docker", "overlay2"):
-        raise StoreUnreadable(
-            f"{view.name}: a {identity.engine!r} store with driver {identity.driver!r}; this release verifies docker with overlay2"
-        )
     if canonical != store_json:
         raise BrokenLink(f"{view.name}: store.json is not in its canonical form")
     for stored in identity.images:
@@ -106,12 +105,22 @@ def _parse(store_json: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def _image(view: MetadataView, item: dict[str, Any], limits: Limits) -> StoredImage:
+def _form(document: dict[str, Any], name: str) -> StoreForm:
+    form = FORMS.get((document["engine"], document["driver"])) if document["mode"] == "store" else None
+    if form is None:
+        known = ", ".join(" with ".join(one) for one in FORMS)
+        raise StoreUnreadable(
+            f"{name}: a {document['engine']!r:.40} store with driver {document['driver']!r:.40}; this release verifies {known}"
+        )
+    return form
+
+
+def _image(view: MetadataView, item: dict[str, Any], form: StoreForm, limits: Limits) -> StoredImage:
     digest = item["config"]
     algorithm, _, digest_hex = digest.partition(":")
     if algorithm != "sha256" or len(digest_hex) != 64 or set(digest_hex) - set("0123456789abcdef"):
         raise StoreUnreadable(f"{view.name}: {printable(str(digest).encode())} is no config digest")
-    path = f"{view.metadata_root}image/overlay2/imagedb/content/sha256/{digest_hex}"
+    path = engine_root(view, form) + form.config(digest)
     if view.find(path.encode()) is None:
         raise BrokenLink(f"{view.name}: the config {digest} is missing")
     raw = read_small(view, path, limits.metadata_bytes)
@@ -127,7 +136,18 @@ def _image(view: MetadataView, item: dict[str, Any], limits: Limits) -> StoredIm
     references = tuple(parse_reference(text, default_tag=False) for text in item["references"])
     labels = tuple(str(reference) for reference in references)
     image = Image(raw, digest, layers, labels, config.platform, view.name, created_epoch=config.created_epoch)
-    return StoredImage(image, references, _blobs(item, view.name))
+    return StoredImage(image, references, _blobs(item, view.name), manifest=_manifest(view, item, digest, limits))
+
+
+def _manifest(view: MetadataView, item: dict[str, Any], config_digest: str, limits: Limits) -> RawManifest | None:
+    """The raw manifest that store.json names; whether it is the image's, the store's writer looks."""
+    if "manifest" not in item:
+        return None
+    path = f"{image_home(config_digest)}/manifest"
+    manifest = RawManifest(read_small(view, path, limits.metadata_bytes), "")
+    if manifest.digest != item["manifest"]:
+        raise BrokenLink(f"{view.name}: {path} has digest {manifest.digest}, store.json says {item['manifest']!r:.80}")
+    return manifest
 
 
 def _blobs(item: dict[str, Any], name: str) -> tuple[str | None, ...]:
@@ -152,16 +172,17 @@ def verify_store(view: StoreView, store_json: bytes, limits: Limits, progress: P
     """Check the whole chain; raises BrokenLink naming the first link that does not hold."""
     identity = read_identity(view, store_json, limits)
     layers = unique_layers(identity.images)
-    facts: list[tuple[LayerFacts, Entry]] = []
+    form = form_of(identity)
+    facts: list[tuple[LayerFacts, Content]] = []
     entries = layer_bytes = 0
-    with _checks(view, store_json, identity.epoch, layers, limits) as check:
+    with _checks(view, store_json, identity, layers, limits) as check:
         for number, stored in enumerate(layers):
             with progress.task(f"verify layer {number + 1}/{len(layers)} of {stored.image.label}") as task:
                 done = check(number, task.advance)
-            facts.append((LayerFacts(stored, done.size_bytes), tar_split_of(view, stored)))
+            facts.append((replace(done.facts, stored=stored), tar_split_of(view, stored, form)))
             entries += done.entries
-            layer_bytes += done.tar_bytes
-    entries += _check_metadata(view, identity, facts)
+            layer_bytes += done.facts.tar_bytes
+    entries += _check_metadata(view, identity, facts, {form.layer_root(stored, view.sealed) for stored in layers})
     return ChainReport(len(identity.images), len(layers), entries, layer_bytes)
 
 
@@ -169,18 +190,22 @@ _Check = Callable[[int, Callable[[int], object]], LayerDone]
 
 
 @contextmanager
-def _checks(view: StoreView, store_json: bytes, epoch: int, layers: Sequence[StoredLayer], limits: Limits) -> Iterator[_Check]:
+def _checks(view: StoreView, store_json: bytes, identity: StoreIdentity, layers: Sequence[StoredLayer], limits: Limits) -> Iterator[_Check]:
     """A function that checks one layer; where that pays, later ones are checked at the same time by other processes.
+
+    Not where a layer's tree needs those of the layers below it.
 
     Threads would not do: most of the work needs the interpreter's lock. A fault is raised when its layer's turn comes,
     so the first one in the order of the layers is the one that is told.
     """
     jobs = min(len(os.sched_getaffinity(0)), len(layers), _PROCESSES_MAX)
     location = view.location
-    if location is None or jobs < 2 or location.path.stat().st_size < _ALONE_BYTES:
+    form = form_of(identity)
+    if location is None or jobs < 2 or not form.independent_layers or location.path.stat().st_size < _ALONE_BYTES:
+        unpacking = form.unpacking(identity)
 
         def here(number: int, advance: Callable[[int], object]) -> LayerDone:
-            return _check_layer(view, layers[number], epoch, limits, advance)
+            return _check_layer(view, layers[number], form, unpacking, limits, advance)
 
         yield here
         return
@@ -197,7 +222,7 @@ def _checks(view: StoreView, store_json: bytes, epoch: int, layers: Sequence[Sto
                 raise OutsideFailure("a process that verified a layer was killed", hint="perhaps there was not enough memory") from error
             if isinstance(done, _Fault):
                 raise done.kind(done.message, hint=done.hint)
-            advance(done.tar_bytes)
+            advance(done.facts.tar_bytes)
             return done
 
         yield there
@@ -225,22 +250,29 @@ def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, li
         with location.opened(threads=1) as view:
             identity = read_identity(view, store_json, limits)
             stored = unique_layers(identity.images)[number]
-            return _check_layer(view, stored, identity.epoch, limits, lambda amount_bytes: None, threads=False)
+            form = form_of(identity)
+            return _check_layer(view, stored, form, form.unpacking(identity), limits, lambda amount_bytes: None, threads=False)
     except ShiplapError as error:
         return _Fault(type(error), error.message, error.hint)
 
 
 def _check_layer(
-    view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, advance: Callable[[int], object], *, threads: bool = True
+    view: StoreView,
+    stored: StoredLayer,
+    form: StoreForm,
+    unpacking: Unpacking,
+    limits: Limits,
+    advance: Callable[[int], object],
+    *,
+    threads: bool = True,
 ) -> LayerDone:
     with spool_file(stored.where) as spool:
-        return LayerLink(view, stored, epoch, limits, threads=threads).check(spool, advance)
+        return LayerLink(view, stored, form, unpacking, limits, threads=threads).check(spool, advance)
 
 
-def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Entry]]) -> int:
-    """Everything outside the layers' trees; returns how many entries there are."""
+def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Content]], inside: set[bytes]) -> int:
+    """Everything outside the layers' trees, which begin ``inside``; returns how many entries there are."""
     expected = expected_metadata(view, identity, facts)
-    inside = [view.layer_root(one.stored.hex) for one, _ in facts]
     wanted_names: dict[bytes, set[bytes]] = {path: set() for path, entry in expected.items() if entry.kind is Kind.DIRECTORY}
     for path in (*expected, *inside):
         if path:

@@ -44,7 +44,7 @@ class _Dumped:
 class ErofsView:
     """The part of a store image that its identity follows from; see ``storeview.MetadataView``."""
 
-    metadata_root = "skeleton/"
+    sealed = True
 
     def __init__(self, image: Path, program: str) -> None:
         self.name = image.name

@@ -12,7 +12,7 @@ from shiplap.audit.chain import read_identity
 from shiplap.audit.erofsview import erofs_view
 from shiplap.audit.foreignsquashfs import squashfs_facts
 from shiplap.audit.programs import source_programs, store_programs
-from shiplap.audit.storeview import ImageView, MetadataView, StoreUnreadable, StoreView, open_tar_view, read_small
+from shiplap.audit.storeview import ImageView, MetadataView, StoreUnreadable, StoreView, engine_root, open_tar_view, read_small
 from shiplap.audit.thingkinds import is_source
 from shiplap.core.elfreport import ElfReport
 from shiplap.core.errors import Refused
@@ -20,6 +20,7 @@ from shiplap.core.image import chain_ids
 from shiplap.core.limits import Limits
 from shiplap.core.platform import Platform
 from shiplap.core.sources import Access, open_images, parse_source
+from shiplap.core.store.forms import form_of
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.erofs.superblock import is_erofs, read_superblock
 from shiplap.rootfs.squashfs.costs import Cost
@@ -27,7 +28,6 @@ from shiplap.rootfs.squashfs.reader import SquashfsReader
 from shiplap.rootfs.storecosts import layers_costs, store_costs
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
-_SIZE_FILE_LIMIT_BYTES = 32
 
 
 class NotInspectable(Refused):
@@ -211,7 +211,10 @@ def _store(
 ) -> Inspection:
     """``trees``: the store, where its layers can be read. ``squashfs``: the store image, where it can be measured."""
     identity = read_identity(view, store_json, limits)
-    costs = store_costs(squashfs, identity.images, entry_limit=limits.image_entries) if squashfs is not None else None
+    sizes = _sizes(view, identity, limits)
+    costs = (
+        store_costs(squashfs, identity.images, form=form_of(identity), entry_limit=limits.image_entries) if squashfs is not None else None
+    )
     by_layer: Mapping[str, Cost] = costs.layers if costs is not None else {}
     images = tuple(
         ImageInfo(
@@ -220,7 +223,7 @@ def _store(
             str(stored.image.platform),
             stored.image.created_epoch,
             tuple(
-                LayerInfo(chain_id, diff_id, _size(view, chain_id), cost=by_layer.get(chain_id))
+                LayerInfo(chain_id, diff_id, sizes[chain_id], cost=by_layer.get(chain_id))
                 for chain_id, diff_id in zip(stored.chain_ids, stored.image.diff_ids, strict=True)
             ),
         )
@@ -244,13 +247,14 @@ def _identity_facts(identity: StoreIdentity) -> tuple[tuple[str, Any], ...]:
     )
 
 
-def _size(view: MetadataView, chain_id: str) -> int:
-    layer_hex = chain_id.partition(":")[2]
-    path = f"{view.metadata_root}image/overlay2/layerdb/sha256/{layer_hex}/size"
-    text = read_small(view, path, _SIZE_FILE_LIMIT_BYTES)
-    if not text.isdigit():
-        raise StoreUnreadable(f"{view.name}: {path} holds no size")
-    return int(text)
+def _sizes(view: MetadataView, identity: StoreIdentity, limits: Limits) -> dict[str, int]:
+    """chainID → size as the engine's own metadata say."""
+    form = form_of(identity)
+    root = engine_root(view, form)
+    found = form.layer_sizes(lambda path: read_small(view, root + path, limits.metadata_bytes), identity)
+    if found is None:
+        raise StoreUnreadable(f"{view.name}: its layers' sizes cannot be read")
+    return found
 
 
 def _source(text: str, platform: Platform | None, limits: Limits, access: Access | None, *, elf: bool) -> Inspection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from shiplap.audit.links import BrokenLink, equal_content, require_same
@@ -15,44 +15,47 @@ from shiplap.core.errors import Refused
 from shiplap.core.layer.rules import clean
 from shiplap.core.layer.spool import cannot_spool
 from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, read_parts
-from shiplap.core.layer.unpack import TarOutline, unpack_layer, write_tar_split
+from shiplap.core.layer.unpack import TarOutline, write_tar_split
 from shiplap.core.limits import Limits
-from shiplap.core.store.model import StoredLayer
+from shiplap.core.store.forms import StoreForm
+from shiplap.core.store.model import LayerFacts, StoredLayer
+from shiplap.core.store.unpacking import Unpacking
 
 
 @dataclass(frozen=True, slots=True)
 class LayerDone:
-    """``size_bytes``: as the engine counts. ``tar_bytes``: of the layer's tar."""
+    """``facts``: what the engine's metadata must say of the layer."""
 
-    size_bytes: int
+    facts: LayerFacts
     entries: int
-    tar_bytes: int
 
 
 def _where(view: StoreView, stored: StoredLayer) -> str:
     return f"{view.name}, layer {stored.hex[:12]} ({stored.where})"
 
 
-def tar_split_of(view: StoreView, stored: StoredLayer) -> Entry:
-    """The file with the layer's tar-split data; raises BrokenLink."""
-    found = view.find(view.tar_split(stored.hex))
+def tar_split_of(view: StoreView, stored: StoredLayer, form: StoreForm) -> Content:
+    """The layer's tar-split data; raises BrokenLink."""
+    found = view.find(form.tar_split(stored, view.sealed))
     if found is None or found.content is None:
         raise BrokenLink(f"{_where(view, stored)}: its tar-split data is missing")
-    return found
+    return found.content
 
 
 class LayerLink:
     """One layer: its stored entries, its tar put together again, the tree derived from that tar."""
 
-    def __init__(self, view: StoreView, stored: StoredLayer, epoch: int, limits: Limits, *, threads: bool) -> None:
+    def __init__(
+        self, view: StoreView, stored: StoredLayer, form: StoreForm, unpacking: Unpacking, limits: Limits, *, threads: bool
+    ) -> None:
         self._view = view
         self._stored = stored
-        self._epoch = epoch
+        self._unpacking = unpacking
         self._limits = limits
         self._threads = threads
-        self._root = view.layer_root(stored.hex)
+        self._root = form.layer_root(stored, view.sealed)
         self._where = _where(view, stored)
-        self.tar_split = tar_split_of(view, stored)
+        self.tar_split = tar_split_of(view, stored, form)
         # By path inside the layer.
         self._entries: dict[bytes, Entry] = {}
         # Offset in the tar → path: contents that were taken from the stored tree and need no second look.
@@ -70,18 +73,33 @@ class LayerLink:
             self._entries[entry.path[cut:]] = entry
         tar_bytes = self._reassemble(spool, advance)
         tar = FileSlice(spool.fileno(), 0, tar_bytes, self._where)
-        tree, outline = unpack_layer(tar, where=self._where, epoch=self._epoch, entries_max=self._limits.entries, note=lambda message: None)
-        self._check_tar_split(tar, outline)
+        unpacked = self._unpacking.layer(self._stored, tar, where=self._where, entries_max=self._limits.entries, note=lambda message: None)
+        self._check_tar_split(tar, unpacked.outline)
         count = 0
-        for derived in tree.stream(self._root, tar):
+        for derived in unpacked.tree.stream(self._root, tar):
             wanted = self._view.keeps(derived)
             stored = self._entries.pop(derived.path[cut:], None)
-            require_same(wanted, stored, self._where, self._same_content)
+            if wanted.kind is Kind.HARDLINK and not wanted.link.startswith(self._root + b"/"):
+                self._require_shared(wanted, stored)
+            else:
+                require_same(wanted, stored, self._where, self._same_content)
             count += 1
         if self._entries:
             extra = min(self._entries)
             raise BrokenLink(f"{self._where}: '{printable(extra)}' is in the store, but not in the layer")
-        return LayerDone(tree.size_bytes, count, tar_bytes)
+        return LayerDone(unpacked.facts, count)
+
+    def _require_shared(self, wanted: Entry, stored: Entry | None) -> None:
+        """A file of a lower layer's tree under its name in this one. Only a tar says which of its names is the first."""
+        if not self._view.sealed:
+            require_same(wanted, stored, self._where, self._same_content)
+            return
+        first = self._view.find(wanted.link)
+        if stored is not None and stored.kind is Kind.HARDLINK:
+            stored = self._view.find(stored.link)
+        if stored is None or first is None:
+            raise BrokenLink(f"{self._where}: '{printable(wanted.path)}' is missing")
+        require_same(replace(first, path=wanted.path), stored, self._where, lambda one, other, _: equal_content(one, other))
 
     def _check_tar_split(self, tar: FileSlice, outline: TarOutline) -> None:
         """Other data could give the same tar; only one form of it follows from the tar."""
@@ -93,7 +111,6 @@ class LayerLink:
             raise BrokenLink(f"{self._where}: its tar-split data gives the layer's tar, but is not what shiplap writes for it")
 
     def _parts(self) -> Iterator[Segment | FilePart]:
-        assert self.tar_split.content is not None
         hasher = hashlib.sha256()
 
         def hashed(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -102,7 +119,7 @@ class LayerLink:
                 yield chunk
 
         parts_max = 3 * self._limits.entries + self._limits.layer_bytes // SEGMENT_BYTES
-        parts = read_parts(hashed(self.tar_split.content.chunks()), what=f"tar-split data of {self._where}")
+        parts = read_parts(hashed(self.tar_split.chunks()), what=f"tar-split data of {self._where}")
         for number, part in enumerate(parts):
             if number > parts_max:
                 raise BrokenLink(
@@ -115,7 +132,7 @@ class LayerLink:
     def _content(self, path: bytes) -> Content | None:
         entry = self._entries.get(path)
         if entry is not None and entry.kind is Kind.HARDLINK:
-            entry = self._entries.get(entry.link[len(self._root) + 1 :])
+            entry = self._view.find(entry.link)
         return None if entry is None else entry.content
 
     def _reassemble(self, spool: IO[bytes], advance: Callable[[int], object]) -> int:

@@ -15,16 +15,17 @@ from typing import Protocol
 from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.rules import PATH_MAX_BYTES, clean
-from shiplap.core.store.docker import LayerFacts, MetadataTree, put_base, put_images, put_layer
+from shiplap.core.store.forms import StoreForm, form_of
 from shiplap.core.store.identity import StoreIdentity
-from shiplap.core.store.writer import as_squashfs_keeps
+from shiplap.core.store.model import LayerFacts
+from shiplap.core.store.squashfssink import as_squashfs_keeps
 from shiplap.core.tar.reader import BLOCK_BYTES, TarHeader, read_headers
 from shiplap.core.tar.records import END_OF_ARCHIVE, KINDS
 from shiplap.core.tar.window import Window
 from shiplap.rootfs.squashfs.content import SquashfsContent
 from shiplap.rootfs.squashfs.reader import ENTRY_LIMIT, SquashfsReader
 
-# A layer's longest path below `overlay2/<64 digits>/diff/`.
+# A layer's longest path below `overlay2/<64 digits>/diff/`, or a graphroot's.
 _PATH_MAX_BYTES = PATH_MAX_BYTES + 128
 # Blocks that are decompressed ahead take up to 1 MiB each, two and a few for each thread.
 _THREADS_MAX = 8
@@ -37,13 +38,10 @@ class StoreUnreadable(Refused):
 
 
 class MetadataView(Protocol):
-    """What the identity of a store is read from.
-
-    ``metadata_root``: the folder of ``image/`` and ``overlay2/``, with a final slash, or empty.
-    """
+    """What the identity of a store is read from. ``sealed``: a store image, not a ``store.tar``."""
 
     name: str
-    metadata_root: str
+    sealed: bool
 
     def find(self, path: bytes) -> Entry | None: ...
 
@@ -61,7 +59,7 @@ class ImageLocation:
 
 
 class StoreView(MetadataView, Protocol):
-    """Where a store keeps what, and the entries themselves.
+    """The entries of a store. Where it keeps what, its form knows (:mod:`shiplap.core.store.forms`).
 
     ``location``: None for a view that only the process that has it can read.
     """
@@ -76,16 +74,6 @@ class StoreView(MetadataView, Protocol):
         """The names directly in ``directory``."""
         ...
 
-    def layer_root(self, layer_hex: str) -> bytes: ...
-
-    def tar_split(self, layer_hex: str) -> bytes: ...
-
-    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
-        """Everything outside layers and their metadata that must be there, in any order."""
-        ...
-
-    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None: ...
-
     def begin(self, content: Content) -> bool:
         """May start to read ``content``, one of its files', before it is asked for; whether there was room for that."""
         ...
@@ -93,6 +81,11 @@ class StoreView(MetadataView, Protocol):
     def keeps(self, entry: Entry) -> Entry:
         """``entry`` as this form of store can keep it."""
         ...
+
+
+def engine_root(view: MetadataView, form: StoreForm) -> str:
+    """Where the engine's own root begins, with a final slash, or empty."""
+    return form.root if view.sealed else ""
 
 
 def read_small(view: MetadataView, path: str, limit_bytes: int) -> bytes:
@@ -108,7 +101,7 @@ def read_small(view: MetadataView, path: str, limit_bytes: int) -> bytes:
 class ImageView:
     """A store image."""
 
-    metadata_root = "skeleton/"
+    sealed = True
 
     def __init__(self, name: str, reader: SquashfsReader, location: ImageLocation | None = None) -> None:
         self.name = name
@@ -124,29 +117,6 @@ class ImageView:
     def find(self, path: bytes) -> Entry | None:
         return self._reader.find(path)
 
-    def layer_root(self, layer_hex: str) -> bytes:
-        return f"layers/{layer_hex}".encode()
-
-    def tar_split(self, layer_hex: str) -> bytes:
-        return f"layers/{layer_hex}.tar-split.json.gz".encode()
-
-    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
-        yield Entry(b"", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch)
-        yield Entry(b"layers", Kind.DIRECTORY, 0o755, mtime_epoch=identity.epoch)
-        tree = MetadataTree(identity.epoch)
-        tree.file("store.json", identity.to_json(), 0o644)
-        put_base(tree, self.metadata_root)
-        put_images(tree, self.metadata_root, identity.images)
-        yield from tree.entries()
-
-    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None:
-        layer_hex, mount_point = facts.stored.hex, identity.mount_point
-        tree.symlink(f"skeleton/overlay2/{layer_hex}/diff", f"{mount_point}/layers/{layer_hex}")
-        record = f"skeleton/image/overlay2/layerdb/sha256/{layer_hex}/tar-split.json.gz"
-        tree.symlink(record, f"{mount_point}/layers/{layer_hex}.tar-split.json.gz")
-        assert tar_split.content is not None
-        tree.file(f"layers/{layer_hex}.tar-split.json.gz", tar_split.content, 0o644)
-
     def begin(self, content: Content) -> bool:
         return not isinstance(content, SquashfsContent) or content.begin()
 
@@ -157,7 +127,7 @@ class ImageView:
 class TarView:
     """A ``store.tar``, indexed once."""
 
-    metadata_root = ""
+    sealed = False
     location: ImageLocation | None = None
 
     def __init__(self, name: str, file: FileSlice) -> None:
@@ -194,22 +164,6 @@ class TarView:
     def find(self, path: bytes) -> Entry | None:
         return self._entries.get(_key(path))
 
-    def layer_root(self, layer_hex: str) -> bytes:
-        return f"overlay2/{layer_hex}/diff".encode()
-
-    def tar_split(self, layer_hex: str) -> bytes:
-        return f"image/overlay2/layerdb/sha256/{layer_hex}/tar-split.json.gz".encode()
-
-    def expected_top(self, identity: StoreIdentity) -> Iterator[Entry]:
-        tree = MetadataTree(identity.epoch)
-        put_base(tree, "")
-        put_images(tree, "", identity.images)
-        return tree.entries()
-
-    def put_layer_links(self, tree: MetadataTree, facts: LayerFacts, identity: StoreIdentity, tar_split: Entry) -> None:
-        assert tar_split.content is not None
-        tree.file(self.tar_split(facts.stored.hex).decode(), tar_split.content, 0o644)
-
     def begin(self, content: Content) -> bool:
         return True
 
@@ -217,14 +171,19 @@ class TarView:
         return entry
 
 
-def expected_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Entry]]) -> dict[bytes, Entry]:
-    """Every entry of the store that is not part of a layer's tree, by path."""
-    expected = {entry.path: entry for entry in view.expected_top(identity)}
-    tree = MetadataTree(identity.epoch)
+def expected_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Content]]) -> dict[bytes, Entry]:
+    """Every entry of the store that is not part of a layer's tree, by path. ``facts``: with each layer's tar-split data."""
+    expected: dict[bytes, Entry] = {}
+
+    def put(entry: Entry) -> None:
+        expected[entry.path] = entry
+
+    form = form_of(identity)
+    writer = form.image(identity, put, lambda message: None) if view.sealed else form.tar(identity, put)
     for one, tar_split in facts:
-        put_layer(tree, view.metadata_root, one)
-        view.put_layer_links(tree, one, identity, tar_split)
-    expected.update((entry.path, entry) for entry in tree.entries())
+        writer.begin(one.stored)
+        writer.metadata(one, tar_split)
+    writer.finish()
     return expected
 
 

@@ -39,6 +39,7 @@ EXAMPLES = """\
 shiplap build app:1=docker-archive:app.tar             one image from a `docker save` file, named app:1 on the device
 shiplap build oci:layout:app oci:layout:db -o OUT      two images of an OCI layout under their own names
 shiplap build --locked --offline                       what the manifest lists, exactly as the lock pins it, without network
+shiplap build --engine podman docker-archive:app.tar   a read-only image store for Podman's additionalimagestores
 shiplap build --mode archive docker-archive:app.tar    a `docker load`-able archive instead of a store
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """
@@ -56,8 +57,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--locked", action="store_true", help="refuse what the lock does not pin, or (with SOURCE) no digest pins")
     parser.add_argument("--lock", metavar="LOCK", help="the lock (default: the one beside the manifest, when there is one)")
     parser.add_argument("--mode", choices=("store", "archive"), help="a ready store (default), or an archive that is loaded at boot")
-    parser.add_argument("--engine", metavar="ENGINE", help="the engine on the device: docker (default)")
-    parser.add_argument("--driver", metavar="DRIVER", help="its storage driver: overlay2 (default)")
+    parser.add_argument("--engine", metavar="ENGINE", help="the engine on the device: docker (default), podman")
+    parser.add_argument("--driver", metavar="DRIVER", help="its storage driver: overlay2 (default), vfs; podman: overlay")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="the device's platform, where a source has several")
     parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), erofs, tar; repeatable")
     parser.add_argument("--store-path", metavar="PATH", help="where the device finds the store (default /usr/share/shiplap)")

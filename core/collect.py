@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shiplap.core.errors import Refused
-from shiplap.core.image import Image
+from shiplap.core.image import Image, RawManifest
 from shiplap.core.limits import Limits
 from shiplap.core.lock import Lock, LockedImage
 from shiplap.core.lock.opening import LockMismatch, open_locked
@@ -111,7 +111,9 @@ def require_pins(request: ImageRequest, locked: LockedImage) -> None:
 def _locked(request: ImageRequest, locked: LockedImage, image: Image) -> StoredImage:
     digests = {*_wanted(request), *locked.manifest_digests}
     blobs = tuple(layer.blob for layer in locked.layers)
-    return StoredImage(image, _references(locked.ref, digests), blobs, request.allow_foreign_elf)
+    pinned = locked.manifest
+    manifest = RawManifest(pinned.raw, pinned.media_type) if pinned is not None and pinned.raw is not None else None
+    return StoredImage(image, _references(locked.ref, digests), blobs, request.allow_foreign_elf, manifest)
 
 
 def _named(request: ImageRequest, images: tuple[Image, ...], source: str) -> Iterator[StoredImage]:

@@ -61,6 +61,10 @@ class RawManifest:
     raw: bytes
     media_type: str
 
+    @property
+    def digest(self) -> str:
+        return "sha256:" + hashlib.sha256(self.raw).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Image:

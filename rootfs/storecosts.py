@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shiplap.core.entries import printable
 from shiplap.core.sharing import Sharing, sharing
+from shiplap.core.store.forms import FORMS, StoreForm
 from shiplap.core.store.model import StoredImage, unique_layers
 from shiplap.rootfs.squashfs.costs import Cost, measure_costs
 from shiplap.rootfs.squashfs.reader import ENTRY_LIMIT, SquashfsReader
@@ -96,20 +97,27 @@ def layers_costs(images: Sequence[StoredImage], layer_sizes: Mapping[str, int]) 
     }
 
 
-def store_costs(image: Path, images: Iterable[StoredImage], *, entry_limit: int = ENTRY_LIMIT) -> StoreCosts:
+def store_costs(
+    image: Path,
+    images: Iterable[StoredImage],
+    *,
+    form: StoreForm = FORMS["docker", "overlay2"],
+    entry_limit: int = ENTRY_LIMIT,
+) -> StoreCosts:
     """Measure the SquashFS store image ``image``, whichever tool wrote it. Raises SquashfsError.
 
     Of equal contents the first in the order of store.json (images by config, base layer first) owns the bytes, so the figures
     follow from the image alone.
     """
     layers = unique_layers(sorted(images, key=lambda stored: stored.image.config_digest))
-    groups = [[f"layers/{layer.hex}".encode(), f"layers/{layer.hex}.tar-split.json.gz".encode()] for layer in layers]
+    roots = [form.layer_root(layer, True) for layer in layers]
+    groups = [[root, form.tar_split(layer, True)] for root, layer in zip(roots, layers, strict=True)]
     with SquashfsReader.open(image, entry_limit=entry_limit) as reader:
-        costs = measure_costs(reader, [*groups, [b"skeleton", b"store.json"]])
+        costs = measure_costs(reader, [*groups, list(form.rest)])
     largest = [
-        CostlyContent(one.data_bytes, layers[one.group].chain_id, "/" + printable(one.path.split(b"/", 2)[2]))
+        CostlyContent(one.data_bytes, layers[one.group].chain_id, printable(one.path[len(roots[one.group]) :]))
         for one in costs.largest
-        if one.group < len(layers) and one.path.count(b"/") > 1
+        if one.group < len(layers) and one.path.startswith(roots[one.group] + b"/")
     ]
     return StoreCosts(
         {layer.chain_id: cost for layer, cost in zip(layers, costs.groups, strict=False)},

@@ -16,8 +16,10 @@ from shiplap.core.errors import OutsideFailure
 from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import Meter, Progress
+from shiplap.core.store.forms import form_of
 from shiplap.core.store.identity import StoreIdentity
-from shiplap.core.store.writer import DataRootWriter, SealedStoreWriter, StoreWriter, write_store
+from shiplap.core.store.writer import StoreWriter, write_store
+from shiplap.core.tar.records import END_OF_ARCHIVE, write_entry
 from shiplap.rootfs.budget import over_budget
 from shiplap.rootfs.sinks import SquashfsOptions, describe_tool, open_sink
 from shiplap.rootfs.sinks.erofs import ErofsOptions, describe_erofs, open_erofs
@@ -80,6 +82,7 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress, aud
     OutsideFailure when a tool or the disk fails, ForeignElf, OverBudget.
     """
     meter = Meter(progress)
+    form = form_of(plan.identity)
     store_json = plan.identity.to_json()
     stage.write("store.json", store_json)
     with ExitStack() as stack:
@@ -87,11 +90,13 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress, aud
         if plan.image_name is not None:
             stack.enter_context(_room_named(plan.form.tool, stage))
             put = stack.enter_context(_open_sink(plan.form, stage.path(plan.image_name), meter.advance))
-            writers.append(SealedStoreWriter(plan.identity, put, progress.note))
+            writers.append(form.image(plan.identity, put, progress.note))
         if "tar" in plan.outputs:
-            write = stack.enter_context(stage.writer("store.tar"))
-            writers.append(DataRootWriter(plan.identity, meter.counting(write)))
-        sizes = write_store(plan.identity, writers, plan.limits, progress, meter, audit)
+            write = meter.counting(stack.enter_context(stage.writer("store.tar")))
+            writers.append(form.tar(plan.identity, lambda entry: write_entry(entry, write)))
+        sizes = write_store(plan.identity, writers, form.unpacking(plan.identity), plan.limits, progress, meter, audit)
+        if "tar" in plan.outputs:
+            write(END_OF_ARCHIVE)
         elf = audit.conclude(progress.note) if audit is not None else None
         if plan.image_name is not None:
             # Leaving the context waits for the tool to compress what it still holds.
@@ -103,7 +108,7 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress, aud
     costs = None
     if "squashfs" in plan.outputs:
         with progress.task(f"sizes in {plan.image_name}"):
-            costs = store_costs(image, plan.identity.images, entry_limit=_ANY_NUMBER)
+            costs = store_costs(image, plan.identity.images, form=form, entry_limit=_ANY_NUMBER)
     size_bytes = image.stat().st_size
     if plan.budget_bytes is not None and size_bytes > plan.budget_bytes:
         raise over_budget(plan.image_name, size_bytes, plan.budget_bytes, plan.identity.images, costs, sizes)

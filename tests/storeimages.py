@@ -10,12 +10,15 @@ from archives import ImageSpec, docker_archive
 from images import CAPABILITY, X, character, directory, fifo, file, hardlink, symlink
 from layertar import build
 from shiplap.core.collect import collected_images, parse_argument
+from shiplap.core.entries import Entry
 from shiplap.core.limits import Limits
 from shiplap.core.platform import parse_platform
 from shiplap.core.progress import SILENT, Meter, Progress
+from shiplap.core.store.forms import form_of
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.core.store.model import StoredImage
-from shiplap.core.store.writer import DataRootWriter, SealedStoreWriter, StoreWriter, write_store
+from shiplap.core.store.overlay2 import SealedStoreWriter
+from shiplap.core.store.writer import StoreWriter, write_store
 from shiplap.core.tar.records import END_OF_ARCHIVE, write_entry
 
 EPOCH = 1700000000
@@ -63,9 +66,16 @@ def stored_images(folder: Path, images: Sequence[ImageSpec] = IMAGES) -> Iterato
         yield found
 
 
-def identity(images: Sequence[StoredImage], *, epoch: int = EPOCH, store_path: str = "/usr/share/shiplap") -> StoreIdentity:
+def identity(
+    images: Sequence[StoredImage],
+    *,
+    epoch: int = EPOCH,
+    store_path: str = "/usr/share/shiplap",
+    engine: str = "docker",
+    driver: str = "overlay2",
+) -> StoreIdentity:
     options = (("squashfs", {"compression": "zstd", "level": 15}),)
-    return StoreIdentity("store", "docker", "overlay2", parse_platform("linux/amd64"), store_path, epoch, tuple(images), options)
+    return StoreIdentity("store", engine, driver, parse_platform("linux/amd64"), store_path, epoch, tuple(images), options)
 
 
 def streams(store: StoreIdentity, *, notes: list[str] | None = None, limits: Limits | None = None) -> tuple[bytes, bytes]:
@@ -73,17 +83,23 @@ def streams(store: StoreIdentity, *, notes: list[str] | None = None, limits: Lim
     sealed: list[bytes] = []
     data_root: list[bytes] = []
     note: Callable[[str], object] = (lambda message: None) if notes is None else notes.append
-    writers: list[StoreWriter] = [sealed_writer(store, sealed, note), DataRootWriter(store, data_root.append)]
+    form = form_of(store)
+    writers = [form.image(store, records_to(sealed), note), form.tar(store, records_to(data_root))]
     write(store, writers, limits=limits)
-    return b"".join(sealed) + END_OF_ARCHIVE, b"".join(data_root)
+    return b"".join(sealed) + END_OF_ARCHIVE, b"".join(data_root) + END_OF_ARCHIVE
+
+
+def records_to(records: list[bytes]) -> Callable[[Entry], object]:
+    """Takes entries as tar records."""
+    return lambda entry: write_entry(entry, records.append)
 
 
 def sealed_writer(store: StoreIdentity, records: list[bytes], note: Callable[[str], object] = lambda message: None) -> SealedStoreWriter:
     """The writer of a store image, its entries as tar records."""
-    return SealedStoreWriter(store, lambda entry: write_entry(entry, records.append), note)
+    return SealedStoreWriter(store, records_to(records), note)
 
 
 def write(
     store: StoreIdentity, writers: Sequence[StoreWriter], *, limits: Limits | None = None, progress: Progress = SILENT
 ) -> dict[str, int]:
-    return write_store(store, writers, limits or Limits(), progress, Meter(progress))
+    return write_store(store, writers, form_of(store).unpacking(store), limits or Limits(), progress, Meter(progress))

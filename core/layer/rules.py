@@ -1,10 +1,11 @@
-"""From a layer's tar to the tree that Docker's overlay2 driver unpacks from it.
+"""From a layer's tar to the tree that an engine's overlay driver unpacks from it.
 
 The engine runs its archive code (``Unpack``) over the tar inside the layer's own directory, entry by
 entry, through the kernel; these rules give the same tree without running either. What they follow:
 moby's archive.go (``Unpack``, ``createTarFile``), archive_linux.go (whiteouts to overlayfs form),
 time.go (times outside 1970 to 2262 become 0), tar-split's packer.go (duplicate paths) and the kernel's
-path walk, where they are visible in the result. Every rule is tried against a real ``docker load``.
+path walk, where they are visible in the result. Every rule is tried against a real ``docker load``; where
+Podman's containers/storage does otherwise, :mod:`shiplap.core.layer.dialect` says so.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from shiplap.core.entries import Kind, printable
 from shiplap.core.errors import Refused
+from shiplap.core.layer.dialect import MOBY, Dialect
 from shiplap.core.layer.tree import OPAQUE, Inode, LayerTree
 from shiplap.core.tar.reader import TarHeader
 from shiplap.core.tar.records import KINDS
@@ -45,14 +47,25 @@ class LayerBuilder:
 
     ``where`` names image and layer in errors; ``epoch`` is the time of what the engine stamps "now";
     ``note`` receives warnings; ``entries_max`` bounds the number of entries and implied directories.
+    ``root``: the directory to unpack into, an empty one of the dialect when it is not given.
     """
 
-    def __init__(self, *, where: str, epoch: int, entries_max: int, note: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        *,
+        where: str,
+        epoch: int,
+        entries_max: int,
+        note: Callable[[str], object],
+        dialect: Dialect = MOBY,
+        root: Inode | None = None,
+    ) -> None:
         self._where = where
         self._epoch = epoch
         self._entries_max = entries_max
         self._note = note
-        self._root = Inode(Kind.DIRECTORY, 0o755, 0, 0, epoch)
+        self._dialect = dialect
+        self._root = root or Inode(Kind.DIRECTORY, dialect.root_mode, 0, 0, epoch)
         self._seen: set[bytes] = set()
         self._inodes = 0
         self._left_out: tuple[int, str] = (0, "")
@@ -76,7 +89,7 @@ class LayerBuilder:
         """
         try:
             return self._add(header)
-        except _Unacceptable as problem:
+        except Unacceptable as problem:
             raise LayerRefused(f"{self._where}, entry '{printable(header.name)}': {problem}", hint=problem.hint) from None
 
     def finish(self) -> LayerTree:
@@ -101,29 +114,24 @@ class LayerBuilder:
             try:
                 inode = self._walk(path, make=False)
                 if inode is None:
-                    raise _Unacceptable("a later entry took the directory away, and the engine cannot set its time any more")
-            except _Unacceptable as problem:
+                    raise Unacceptable("a later entry took the directory away, and the engine cannot set its time any more")
+            except Unacceptable as problem:
                 raise LayerRefused(f"{self._where}, entry '{printable(path)}': {problem}", hint=problem.hint) from None
             inode.mtime_epoch, inode.mtime_nanoseconds = seconds, nanoseconds
 
     def _add(self, header: TarHeader) -> bool:
         name = header.name
-        cleaned = clean(name)
-        # tar-split refuses what it cannot name twice; a leading slash makes another name there.
-        if cleaned in self._seen:
-            raise _Unacceptable("the path is in the layer twice, which the engine refuses")
-        self._seen.add(cleaned)
-        if len(self._seen) > self._entries_max:
-            raise _Unacceptable(f"the layer has more than {self._entries_max} entries", _RAISE_ENTRIES)
+        self._count(clean(name))
         if header.typeflag == b"g":
             return False
         path = inside_root(name)
         if not path:
             if name.startswith(b"/") and header.typeflag != b"5":
-                raise _Unacceptable("it would replace the root directory of the layer")
-            return False  # the engine makes the root directory itself
+                raise Unacceptable("it would replace the root directory of the layer")
+            self._root_entry(header)
+            return False
         if header.sparse:
-            raise _Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
+            raise Unacceptable("it is a GNU sparse file, which no engine can give back", "rebuild the layer with `tar` without --sparse")
         kind = KINDS.get(header.typeflag)
         parent_path, _, base = path.rpartition(b"/")
         parent = self._parent(parent_path)
@@ -133,9 +141,9 @@ class LayerBuilder:
             self._whiteout(parent, base, header)
             return False
         if kind is None:
-            raise _Unacceptable(f"its type '{printable(header.typeflag)}' is none that the engine unpacks")
+            raise Unacceptable(f"its type '{printable(header.typeflag)}' is none that the engine unpacks")
         if len(base) > NAME_MAX_BYTES:
-            raise _Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
+            raise Unacceptable(f"a name of {len(base)} bytes; the limit is {NAME_MAX_BYTES}")
         self._remove(parent_path, parent, base, kind)
         inode = parent.children.get(base)
         if kind is Kind.HARDLINK:
@@ -144,16 +152,32 @@ class LayerBuilder:
         if inode is None:
             inode = self._new(kind, header)
             parent.children[base] = inode
-        mtime, nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
-        inode.mtime_epoch, inode.mtime_nanoseconds = mtime, nanoseconds
+        self._apply(inode, kind, header)
         if kind is Kind.DIRECTORY:
-            self._directories.append((path, mtime, nanoseconds))
+            self._directories.append((path, inode.mtime_epoch, inode.mtime_nanoseconds))
+        return kind is Kind.REGULAR and not self._through_link
+
+    def _count(self, cleaned: bytes) -> None:
+        # tar-split refuses what it cannot name twice; a leading slash makes another name there.
+        if cleaned in self._seen:
+            raise Unacceptable("the path is in the layer twice, which the engine refuses")
+        self._seen.add(cleaned)
+        if len(self._seen) > self._entries_max:
+            raise Unacceptable(f"the layer has more than {self._entries_max} entries", _RAISE_ENTRIES)
+
+    def _root_entry(self, header: TarHeader) -> None:
+        """The engine makes the root directory itself; not every one lets a layer change it."""
+        if header.name.startswith(b"/") and self._dialect.applies_root_entry:
+            self._apply(self._root, Kind.DIRECTORY, header)
+            self._directories.append((b"", self._root.mtime_epoch, self._root.mtime_nanoseconds))
+
+    def _apply(self, inode: Inode, kind: Kind, header: TarHeader) -> None:
+        inode.mtime_epoch, inode.mtime_nanoseconds = bounded_time(header.mtime_epoch, header.mtime_nanoseconds)
         _change_owner(inode, header)
         if header.xattrs:
             self._set_xattrs(inode, header)
         if kind is not Kind.SYMLINK:
             inode.mode = header.mode & 0o7777
-        return kind is Kind.REGULAR and not self._through_link
 
     def _new(self, kind: Kind, header: TarHeader) -> Inode:
         inode = self._inode(kind, 0o777 if kind is Kind.SYMLINK else 0)
@@ -161,9 +185,9 @@ class LayerBuilder:
             inode.offset, inode.size_bytes = header.data_offset, header.data_bytes
         elif kind is Kind.SYMLINK:
             if not header.linkname:
-                raise _Unacceptable("a symbolic link without a target")
+                raise Unacceptable("a symbolic link without a target")
             if len(header.linkname) > PATH_MAX_BYTES:
-                raise _Unacceptable(f"a link target of {len(header.linkname)} bytes; the limit is {PATH_MAX_BYTES}")
+                raise Unacceptable(f"a link target of {len(header.linkname)} bytes; the limit is {PATH_MAX_BYTES}")
             inode.link, inode.size_bytes = header.linkname, len(header.linkname)
         elif kind is Kind.CHARACTER or kind is Kind.BLOCK:
             # mknod(2) takes 12 bits major and 20 bits minor and cuts the rest (include/linux/kdev_t.h).
@@ -173,7 +197,7 @@ class LayerBuilder:
     def _inode(self, kind: Kind, mode: int) -> Inode:
         self._inodes += 1
         if self._inodes > 2 * self._entries_max:
-            raise _Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
+            raise Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
         return Inode(kind, mode, 0, 0, self._epoch)
 
     def _remove(self, parent_path: bytes, parent: Inode, base: bytes, kind: Kind | None) -> None:
@@ -182,7 +206,14 @@ class LayerBuilder:
         old = parent.children.get(base)
         if old is None or (old.kind is Kind.DIRECTORY and kind is Kind.DIRECTORY):
             return
-        del parent.children[base]
+        self._detach(parent, base)
+        if self._through_link and self._walk(parent_path, make=False) is not parent:
+            raise Unacceptable("it takes away what its own path goes through")
+
+    def _detach(self, parent: Inode, base: bytes) -> None:
+        """Take ``base`` away with all that lies below it."""
+        assert parent.children is not None
+        old = parent.children.pop(base)
         if old.kind is Kind.DIRECTORY or old.kind is Kind.SYMLINK:
             self._paths_changed = True
         self._cached_parent = (b"", self._root)
@@ -190,26 +221,33 @@ class LayerBuilder:
         removed = [old]
         while removed:
             inode = removed.pop()
-            inode.names -= 1
-            if inode.kind is Kind.REGULAR and inode.size_bytes:
-                self.displaced.add(inode.offset)
+            self._forget(inode)
             if inode.children:
                 removed.extend(inode.children.values())
-        if self._through_link and self._walk(parent_path, make=False) is not parent:
-            raise _Unacceptable("it takes away what its own path goes through")
+
+    def _forget(self, inode: Inode) -> None:
+        """One name of ``inode`` is gone."""
+        inode.names -= 1
+        if inode.kind is Kind.REGULAR and inode.size_bytes:
+            self.displaced.add(inode.offset)
+
+    def _whited_out(self, base: bytes) -> bytes:
+        """The name that a whiteout takes away."""
+        original = base[len(WHITEOUT_PREFIX) :]
+        if original in (b"", b".", b".."):
+            raise Unacceptable("a whiteout of nothing that could be named")
+        if len(original) > NAME_MAX_BYTES:
+            raise Unacceptable(f"a whiteout of a name of {len(original)} bytes; the limit is {NAME_MAX_BYTES}")
+        return original
 
     def _whiteout(self, parent: Inode, base: bytes, header: TarHeader) -> None:
         assert parent.children is not None
         if base == OPAQUE_MARKER:
             parent.set_xattr(*OPAQUE)
             return
-        original = base[len(WHITEOUT_PREFIX) :]
-        if original in (b"", b".", b".."):
-            raise _Unacceptable("a whiteout of nothing that could be named")
-        if len(original) > NAME_MAX_BYTES:
-            raise _Unacceptable(f"a whiteout of a name of {len(original)} bytes; the limit is {NAME_MAX_BYTES}")
+        original = self._whited_out(base)
         if original in parent.children:
-            raise _Unacceptable("a whiteout of a path that the same layer made before, which the engine refuses")
+            raise Unacceptable("a whiteout of a path that the same layer made before, which the engine refuses")
         whiteout = self._inode(Kind.CHARACTER, 0)
         _change_owner(whiteout, header)
         parent.children[original] = whiteout
@@ -218,16 +256,17 @@ class LayerBuilder:
         assert parent.children is not None
         target = self._find(inside_root(header.linkname))
         if target is None:
-            raise _Unacceptable(
+            raise Unacceptable(
                 f"a hard link to '{printable(header.linkname)}', which the layer has not made before it",
                 "a hard link cannot reach a lower layer's file or a later entry; the engine refuses it too",
             )
         if target.kind is Kind.DIRECTORY:
-            raise _Unacceptable(f"a hard link to the directory '{printable(header.linkname)}'")
+            raise Unacceptable(f"a hard link to the directory '{printable(header.linkname)}'")
         parent.children[base] = target
         target.names += 1
         # The kernel drops file capabilities on every chown, also one that changes nothing.
-        if target.xattrs is not None:
+        vain = self._dialect.leaves_owner and (header.uid & 0xFFFFFFFF, header.gid & 0xFFFFFFFF) == (target.uid, target.gid)
+        if target.xattrs is not None and not vain:
             target.xattrs.pop(_CAPABILITY, None)
         _change_owner(target, header)
         if header.xattrs:
@@ -240,19 +279,23 @@ class LayerBuilder:
         for key, value in header.xattrs:
             namespace, _, rest = key.partition(b".")
             if key.startswith((b"trusted.overlay.", b"user.overlay.")):
-                raise _Unacceptable(f"it brings the overlayfs mark {printable(key)}, which only an engine may set")
+                raise Unacceptable(f"it brings the overlayfs mark {printable(key)}, which only an engine may set")
             if key in _ACLS and inode.kind is not Kind.SYMLINK:
-                raise _Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
+                raise Unacceptable("it has a POSIX ACL, which SquashFS cannot hold", "remove it in the image (`setfacl -b`)")
             if len(key) > XATTR_NAME_MAX_BYTES or len(value) > XATTR_VALUE_MAX_BYTES:
-                raise _Unacceptable(f"xattr '{printable(key[:40])}' is longer than Linux allows")
+                raise Unacceptable(f"xattr '{printable(key[:40])}' is longer than Linux allows")
             if key and namespace not in _NAMESPACES:
                 count, first = self._left_out
                 self._left_out = (count + 1, first or f"'{printable(key)}' of '{printable(header.name)}'")
                 continue
+            if key in self._dialect.ignored_xattrs:
+                continue
             if namespace == b"user" and inode.kind not in (Kind.REGULAR, Kind.DIRECTORY):
+                if self._dialect.refuses_user_xattrs:
+                    raise Unacceptable(f"it has '{printable(key)}', which Linux has on files and directories only, and the engine refuses")
                 continue  # the kernel says EPERM, the engine goes on
             if not rest or (key == _CAPABILITY and not _capability_is_valid(value)):
-                raise _Unacceptable(f"xattr '{printable(key)}' is one that the kernel refuses")
+                raise Unacceptable(f"xattr '{printable(key)}' is one that the kernel refuses")
             inode.set_xattr(key, value)
 
     def _parent(self, path: bytes) -> Inode:
@@ -262,7 +305,7 @@ class LayerBuilder:
             return self._cached_parent[1]
         directory = self._walk(path, make=True)
         if directory is None or directory.kind is not Kind.DIRECTORY:
-            raise _Unacceptable(f"its parent '{printable(path)}' is no directory")
+            raise Unacceptable(f"its parent '{printable(path)}' is no directory")
         self._cached_parent = (path, directory)
         self._cached_through_link = self._through_link
         return directory
@@ -288,33 +331,33 @@ class LayerBuilder:
             followed = max(0, followed - 1)
             directory = trail[-1]
             if directory.children is None:
-                raise _Unacceptable(f"its path goes through '{printable(path)}', which is no directory")
+                raise Unacceptable(f"its path goes through '{printable(path)}', which is no directory")
             if component in (b"", b"."):
                 continue
             if component == b"..":
                 if len(trail) == 1:
-                    raise _Unacceptable("its path climbs above the root of the layer through a symbolic link")
+                    raise Unacceptable("its path climbs above the root of the layer through a symbolic link")
                 trail.pop()
                 continue
             inode = directory.children.get(component)
             if inode is None:
                 if from_link:
-                    raise _Unacceptable("its path goes through a symbolic link whose target is not in the layer")
+                    raise Unacceptable("its path goes through a symbolic link whose target is not in the layer")
                 if not make:
                     return None
                 if len(component) > NAME_MAX_BYTES:
-                    raise _Unacceptable(f"a name of {len(component)} bytes; the limit is {NAME_MAX_BYTES}")
+                    raise Unacceptable(f"a name of {len(component)} bytes; the limit is {NAME_MAX_BYTES}")
                 # mkdir(2) hands the setgid bit of the directory above down.
                 inode = directory.children[component] = self._inode(Kind.DIRECTORY, 0o755 | directory.mode & 0o2000)
             elif inode.kind is Kind.SYMLINK:
                 links += 1
                 self._through_link = True
                 if links > SYMLINKS_MAX:
-                    raise _Unacceptable(f"its path goes through more than {SYMLINKS_MAX} symbolic links")
+                    raise Unacceptable(f"its path goes through more than {SYMLINKS_MAX} symbolic links")
                 target = inode.link.split(b"/")
                 self._link_steps += len(target)
                 if self._link_steps > LINK_STEPS_MAX:
-                    raise _Unacceptable("the layer's paths go through symbolic links for ever")
+                    raise Unacceptable("the layer's paths go through symbolic links for ever")
                 if inode.link.startswith(b"/"):
                     trail = [self._root]
                 pending.extend(reversed(target))
@@ -324,7 +367,9 @@ class LayerBuilder:
         return trail[-1]
 
 
-class _Unacceptable(Exception):
+class Unacceptable(Exception):
+    """What is wrong with one entry; :meth:`LayerBuilder.add` says where."""
+
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
@@ -362,9 +407,9 @@ def inside_root(name: bytes) -> bytes:
     if path == b".":
         return b""
     if path == b".." or path.startswith(b"../"):
-        raise _Unacceptable(f"'{printable(name)}' leaves the root of the layer", "Docker would put it inside the root; shiplap refuses")
+        raise Unacceptable(f"'{printable(name)}' leaves the root of the layer", "Docker would put it inside the root; shiplap refuses")
     if len(path) > PATH_MAX_BYTES:
-        raise _Unacceptable(f"a path of {len(path)} bytes; the limit is {PATH_MAX_BYTES}")
+        raise Unacceptable(f"a path of {len(path)} bytes; the limit is {PATH_MAX_BYTES}")
     return path
 
 

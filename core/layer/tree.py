@@ -12,10 +12,13 @@ OPAQUE = (b"trusted.overlay.opaque", b"y")
 class Inode:
     """One object of the tree. ``names`` counts its hard links; directories have ``children``.
 
+    ``place`` and ``below`` serve :mod:`shiplap.core.layer.vfstree`: where the inode is written first, and the directory
+    that this one is a copy of.
     Mutable while the rules run: a later hard link entry changes owner and mode of what it links to.
     """
 
     __slots__ = (
+        "below",
         "children",
         "device",
         "gid",
@@ -26,6 +29,7 @@ class Inode:
         "mtime_nanoseconds",
         "names",
         "offset",
+        "place",
         "size_bytes",
         "uid",
         "xattrs",
@@ -44,6 +48,8 @@ class Inode:
         self.offset = 0
         self.size_bytes = 0
         self.xattrs: dict[bytes, bytes] | None = None
+        self.place = b""
+        self.below: Inode | None = None
         self.children: dict[bytes, Inode] | None = {} if kind is Kind.DIRECTORY else None
 
     def set_xattr(self, name: bytes, value: bytes) -> None:
@@ -98,38 +104,40 @@ class LayerTree:
     def stream(self, prefix: bytes, tar: FileSlice) -> Iterator[Entry]:
         """The tree as entries below ``prefix`` (the root's own path); content is read from ``tar``."""
         first_names: dict[int, bytes] = {}
-        root = self.root
-        yield Entry(prefix, Kind.DIRECTORY, root.mode, root.uid, root.gid, root.mtime_epoch, root.mtime_nanoseconds, xattrs=_xattrs(root))
+        yield entry_of(self.root, prefix)
         below = prefix + b"/" if prefix else b""
         for path, inode in self.walk():
             full = below + path
-            kind, link, device = inode.kind, inode.link, inode.device
-            content = None
             if inode.names > 1:
                 first = first_names.setdefault(id(inode), full)
                 if first is not full:
-                    kind, link, device = Kind.HARDLINK, first, (0, 0)
-            if kind is Kind.REGULAR:
-                content = FileSlice(tar.descriptor, tar.offset + inode.offset, inode.size_bytes, tar.name)
-            yield Entry(
-                full,
-                kind,
-                inode.mode,
-                inode.uid,
-                inode.gid,
-                inode.mtime_epoch,
-                inode.mtime_nanoseconds,
-                link,
-                device,
-                _xattrs(inode) if inode.xattrs and kind is not Kind.HARDLINK else (),
-                content,
-            )
+                    yield entry_of(inode, full, first=first)
+                    continue
+            yield entry_of(inode, full, content=tar)
+
+
+def entry_of(inode: Inode, path: bytes, *, content: FileSlice | None = None, first: bytes | None = None) -> Entry:
+    """``inode`` as the entry at ``path``: a further name of ``first`` where that is given, with ``content`` in the layer's tar."""
+    if first is not None:
+        # xattrs and device belong to the first name.
+        return Entry(path, Kind.HARDLINK, inode.mode, inode.uid, inode.gid, inode.mtime_epoch, inode.mtime_nanoseconds, first)
+    return Entry(
+        path,
+        inode.kind,
+        inode.mode,
+        inode.uid,
+        inode.gid,
+        inode.mtime_epoch,
+        inode.mtime_nanoseconds,
+        inode.link,
+        inode.device,
+        tuple(sorted(inode.xattrs.items())) if inode.xattrs else (),
+        FileSlice(content.descriptor, content.offset + inode.offset, inode.size_bytes, content.name)
+        if content is not None and inode.kind is Kind.REGULAR
+        else None,
+    )
 
 
 def _sorted(prefix: bytes, directory: Inode) -> list[tuple[bytes, Inode]]:
     assert directory.children is not None
     return [(prefix + name, directory.children[name]) for name in sorted(directory.children)]
-
-
-def _xattrs(inode: Inode) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(sorted(inode.xattrs.items())) if inode.xattrs else ()

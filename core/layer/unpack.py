@@ -16,7 +16,7 @@ from shiplap.core.layer.crc64 import Crc64
 from shiplap.core.layer.rules import LayerBuilder
 from shiplap.core.layer.tarsplit import TarSplitWriter
 from shiplap.core.layer.tree import LayerTree
-from shiplap.core.tar.reader import read_headers
+from shiplap.core.tar.reader import TarHeader, read_headers
 from shiplap.core.tar.window import WINDOW_BYTES, Window
 
 
@@ -45,9 +45,17 @@ def unpack_layer(
 
     ``where`` names image and layer in errors. Raises LayerRefused and TarCorrupt.
     """
-    builder = LayerBuilder(where=where, epoch=epoch, entries_max=entries_max, note=note)
+    return unpack_with(LayerBuilder(where=where, epoch=epoch, entries_max=entries_max, note=note), tar, where=where)
+
+
+def unpack_with(
+    builder: LayerBuilder, tar: FileSlice, *, where: str, observe: Callable[[TarHeader], object] | None = None
+) -> tuple[LayerTree, TarOutline]:
+    """The same with a builder of one's own; ``observe`` sees every header."""
     outline = TarOutline()
     for header in read_headers(Window(tar), what=where):
+        if observe is not None:
+            observe(header)
         at_its_name = builder.add(header)
         outline.names.append(header.name)
         outline.data_offsets.append(header.data_offset)

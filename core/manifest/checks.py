@@ -37,8 +37,8 @@ _ARCHIVE_HIGHEST = {"none": 0, "gzip": 9, "xz": 9, "zstd": 22}
 
 # Where a value other than these would change the outcome, and this release cannot do it yet.
 IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
-    "engine": ("docker",),
-    "driver": ("overlay2",),
+    "engine": ("docker", "podman"),
+    "driver": ("overlay2", "vfs", "overlay"),
     "placement": ("file",),
     "squashfs.tool": ("builtin", "tar2sqfs", "mksquashfs"),
     "squashfs.whiteouts": ("overlay",),
@@ -54,6 +54,7 @@ IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
     "target": ({},),
     "containers": ([],),
 }
+_GRAPHROOT = "/var/lib/containers/storage"
 _OUTPUTS_IN_THIS_RELEASE = ("squashfs", "erofs", "verity", "tar")
 
 
@@ -155,7 +156,7 @@ def _outputs(data: Data) -> Iterator[Finding]:
 
 
 def _store_path(data: Data) -> Iterator[Finding]:
-    store, root = data["store-path"], data["data-root"]["path"]
+    store, root = data["store-path"], data["data-root"]["path"] if data["engine"] == "docker" else _GRAPHROOT
     if store == root or store.startswith(root.rstrip("/") + "/"):
         yield "store-path", f"{quoted(store)} lies in the data-root {root}, where the engine would hide or delete it"
 

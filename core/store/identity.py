@@ -13,6 +13,8 @@ from shiplap.core.platform import Platform
 from shiplap.core.store.model import StoredImage
 
 STORE_FORMAT = 1
+# Their stores hold each image's manifest: the canonical one, or raw bytes, which store.json then names.
+STORES_WITH_MANIFESTS = ("podman",)
 EPOCH_MAX = (1 << 32) - 1  # SquashFS keeps 32 bits
 
 
@@ -87,7 +89,7 @@ class StoreIdentity:
             "platform": str(self.platform),
             "store-path": self.store_path,
             "epoch": self.epoch,
-            "images": [_image(stored) for stored in sorted(self.images, key=lambda stored: stored.image.config_digest)],
+            "images": [_image(stored, self.engine) for stored in sorted(self.images, key=lambda stored: stored.image.config_digest)],
             **dict(self.options),
         }
         return canonical_json(document)
@@ -98,9 +100,11 @@ def canonical_json(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def _image(stored: StoredImage) -> dict[str, Any]:
-    blobs = stored.blobs or (None,) * len(stored.image.layers)
-    return {
+def _image(stored: StoredImage, engine: str) -> dict[str, Any]:
+    with_manifest = engine in STORES_WITH_MANIFESTS
+    # Such a store takes its blobs from the manifest.
+    blobs = (() if with_manifest else stored.blobs) or (None,) * len(stored.image.layers)
+    image: dict[str, Any] = {
         "config": stored.image.config_digest,
         "layers": [
             {"chainID": chain_id, "diffID": diff_id} | ({"blob": blob} if blob else {})
@@ -108,6 +112,9 @@ def _image(stored: StoredImage) -> dict[str, Any]:
         ],
         "references": sorted(str(reference) for reference in stored.references),
     }
+    if with_manifest and stored.manifest is not None:
+        image["manifest"] = stored.manifest.digest
+    return image
 
 
 def process_environment() -> Mapping[str, str]:

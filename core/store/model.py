@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from shiplap.core.errors import Refused
-from shiplap.core.image import Image, Layer, chain_ids
+from shiplap.core.image import Image, Layer, RawManifest, chain_ids
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference
 
@@ -21,12 +21,14 @@ class StoredImage:
 
     ``blobs``: for each layer the digest under which a registry has it, as the lock pins it, or None; empty: nothing pinned.
     ``allow_foreign_elf``: paths and folders that may hold programs for another platform; no part of the identity.
+    ``manifest``: the raw bytes that the lock pins, for stores that hold a manifest (Podman); None for the canonical one.
     """
 
     image: Image
     references: tuple[Reference, ...]
     blobs: tuple[str | None, ...] = ()
     allow_foreign_elf: tuple[str, ...] = ()
+    manifest: RawManifest | None = None
 
     @property
     def chain_ids(self) -> tuple[str, ...]:
@@ -54,6 +56,21 @@ class StoredLayer:
         return f"{self.image.label}, layer {self.layer.index} ({self.layer.diff_id[:19]})"
 
 
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What the metadata of a layer needs to know once its tar has been read.
+
+    ``size_bytes`` as the engine counts, ``tar_bytes`` of the uncompressed tar. ``uids``, ``gids``: every owner that the
+    tar's headers name, sorted, where the engine's metadata list them.
+    """
+
+    stored: StoredLayer
+    size_bytes: int
+    tar_bytes: int = 0
+    uids: tuple[int, ...] = ()
+    gids: tuple[int, ...] = ()
+
+
 def merge(images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
     """The same image (the same config digest) asked for twice is one image with all references.
 
@@ -74,8 +91,9 @@ def merge(images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
         references = (*known.references, *stored.references) if known else stored.references
         blobs = (known.blobs if known else ()) or stored.blobs
         allowed = tuple(dict.fromkeys((*(known.allow_foreign_elf if known else ()), *stored.allow_foreign_elf)))
+        manifest = (known.manifest if known else None) or stored.manifest
         image = known.image if known else stored.image
-        by_config[digest] = StoredImage(image, tuple(sorted(set(references), key=str)), blobs, allowed)
+        by_config[digest] = StoredImage(image, tuple(sorted(set(references), key=str)), blobs, allowed, manifest)
     return tuple(by_config.values())
 
 

@@ -212,7 +212,7 @@ def test_late_times_are_noted_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["--source-date-epoch -1", "--source-date-epoch 4294967296", "--jobs 0", "--driver vfs", "--output cake", "--store-path relative"],
+    ["--source-date-epoch -1", "--source-date-epoch 4294967296", "--jobs 0", "--driver aufs", "--output cake", "--store-path relative"],
 )
 def test_an_option_that_cannot_be_is_refused(tmp_path: Path, source: str, words: str) -> None:
     done = shiplap_command("build", source, "-o", str(tmp_path / "out"), *words.split())
