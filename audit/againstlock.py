@@ -74,9 +74,13 @@ def hold_against(held: Held, lock: Lock, name: str) -> list[tuple[str, str]]:
         _check_blobs(by_config, lock, name)
     if held.epoch is not None and held.epoch != lock.epoch:
         raise BrokenLink(f"the epoch is {held.epoch}, {name} says {lock.epoch}")
+    layers = [layer.blob for locked in lock.images for layer in locked.layers]
+    blobs = sum(blob is not None for blob in layers)
+    which = "every layer has" if blobs == len(layers) else f"{blobs} of {len(layers)} layers have"
+    says_blobs = held.mode == "store" and not held.tags_only and blobs > 0
     links = [
         ("lock", f"{len(lock.images)} images of {name}: their configs, diffIDs and references are these, and there is no other"),
-        *(() if held.tags_only or held.mode != "store" else (("lock's blobs", "every layer has the registry's digest that is locked"),)),
+        *((("lock's blobs", f"{which} the registry's digest that is locked"),) if says_blobs else ()),
     ]
     known = [locked for locked in lock.images if locked.manifest is not None and locked.manifest.raw is not None]
     for locked in known:

@@ -16,7 +16,7 @@ from shiplap.audit import thingkinds as kinds
 from shiplap.audit.diffcontent import escaped, first_difference, shown_difference
 from shiplap.audit.differences import Change, Finding, Section, fields_of
 from shiplap.audit.diffimages import compare_sources
-from shiplap.audit.diffjson import DOCUMENT_LIMIT_BYTES, causes, compare_documents, parsed
+from shiplap.audit.diffjson import DOCUMENT_LIMIT_BYTES, causes, compare_documents, compare_records, parsed
 from shiplap.audit.diffsquashfs import compare_left_out, compare_squashfs
 from shiplap.audit.diffstores import compare_stores, open_store
 from shiplap.audit.difftar import compare_tars, open_tar_tree
@@ -103,6 +103,9 @@ def _folders(a: Path, b: Path, section: Section, options: DiffOptions) -> None:
         with options.progress.task(f"compare {name}"):
             below.kind = _kind_text(kinds.kind_of(str(a / name)), kinds.kind_of(str(b / name)))
             _files(a / name, b / name, below, options)
+        below.follows = name in _LAST
+        if name == RECORD:
+            below.causes.clear()  # they stand above everything
     below_folders = sorted({path.name for folder in (a, b) for path in folder.iterdir() if path.is_dir()})
     if below_folders:
         section.remarks.append(f"not looked into: {', '.join(escaped(name) for name in below_folders[:10])}")
@@ -212,8 +215,10 @@ def _json(a: Path, b: Path, section: Section) -> bool:
         return False
     if a.name == RECORD == b.name:
         section.causes += causes(*documents)
-    compare_documents(documents[0], documents[1], section)
-    if not section.total:
+        compare_records(documents[0], documents[1], section)
+    else:
+        compare_documents(documents[0], documents[1], section)
+    if not section.total_in_all:
         section.remarks.append("the two documents mean the same and are written differently")
         return False
     return True

@@ -7,7 +7,7 @@ kept are the first ones only.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 SHOWN_CHARACTERS = 400
@@ -65,6 +65,7 @@ class Section:
 
     ``kind``: what they are. ``causes``: sentences that explain the rest (other tools, another compressor). ``remarks``:
     what the reader should know, no differences by themselves. ``bytes_differ``: they are not the same byte for byte.
+    ``follows``: what differs in it is no cause: sums and figures that follow from other differences, when there are any.
     ``keep``: how many findings are kept. ``common``: the changes of a group whose findings all change alike, else None.
     """
 
@@ -79,6 +80,7 @@ class Section:
     groups: Counter[str] = field(default_factory=Counter)
     common: dict[str, tuple[Change, ...] | None] = field(default_factory=dict)
     sections: list[Section] = field(default_factory=list)
+    follows: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -93,6 +95,20 @@ class Section:
     def total_in_all(self) -> int:
         """Findings of this section and of all below it."""
         return self.total + sum(section.total_in_all for section in self.sections)
+
+    @property
+    def total_of_causes(self) -> int:
+        """Findings of this section and of all below it, without those that follow."""
+        return 0 if self.follows else self.total + sum(section.total_of_causes for section in self.sections)
+
+    def following(self, title: str = "") -> Iterator[tuple[str, int]]:
+        """The sections that differ and follow, as (title from the outermost inwards, number of findings)."""
+        for section in self.sections:
+            name = f"{title}{section.title}"
+            if section.follows and section.differs:
+                yield name, section.total_in_all
+            else:
+                yield from section.following(f"{name}'s ")
 
     def add(self, finding: Finding) -> None:
         self.total += 1
@@ -137,6 +153,7 @@ class Section:
             "title": self.title,
             "kind": self.kind,
             "differs": self.differs,
+            "follows": self.follows,
             "causes": self.causes,
             "remarks": self.remarks,
             "groups": [{"what": group, "count": count} for group, count in self._by_count()],

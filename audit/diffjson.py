@@ -14,6 +14,9 @@ DOCUMENT_LIMIT_BYTES = 16 << 20
 # What names an element of a list, so that elements are compared with their like and not by position.
 _NAMES = ("config", "tool", "chainID", "name", "ref", "digest")
 
+# Keys of record.json that say what came out of a build, not why.
+_FIGURES = ("costs", "elf-audit", "layers", "outputs", "verity")
+
 
 def parsed(raw: bytes, what: str) -> Any:
     """The document, or None for what is none (or too large, or too deep): then only bytes can be compared."""
@@ -34,6 +37,20 @@ def compare_documents(a: Any, b: Any, section: Section, prefix: str = "") -> Non
             section.add(Finding(place, f"only in {side}", detail=(json_text(value),)))
         else:
             section.changed(place, [Change("value", json_text(one), json_text(other))])
+
+
+def compare_records(a: Any, b: Any, section: Section) -> None:
+    """Two records: what the builds were told and made of, then, in a section that follows, the figures that came out."""
+    compare_documents(_part(a, figures=False), _part(b, figures=False), section)
+    below = section.section("figures", "what came out")
+    below.follows = True
+    compare_documents(_part(a, figures=True), _part(b, figures=True), below)
+
+
+def _part(record: Any, *, figures: bool) -> Any:
+    if not isinstance(record, dict):
+        return {} if figures else record
+    return {key: value for key, value in record.items() if (key in _FIGURES) == figures}
 
 
 class _Absent:

@@ -78,7 +78,7 @@ def _small(tree: Tree, path: bytes, limit_bytes: int) -> bytes | None:
 
 def compare_stores(a: Store, b: Store, section: Section) -> None:
     """Images, their layers' entries, then everything else in the stores, then the containers."""
-    compare_documents(_without_images(a), _without_images(b), section.section("store.json", "JSON"))
+    compare_documents(_without_images(a), _without_images(b), section.section("store.json without its images", "JSON"))
     join = _Join(a, b)
 
     def compare(one: Known, other: Known, below: Section) -> None:

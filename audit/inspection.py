@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from shiplap.core.elfreport import ElfReport
 from shiplap.core.errors import Refused
 from shiplap.core.image import chain_ids
 from shiplap.core.limits import Limits
+from shiplap.core.lock.resolving import described_images
 from shiplap.core.platform import Platform
-from shiplap.core.sources import Access, open_images, parse_source
+from shiplap.core.reference import parse_reference
+from shiplap.core.sources import Access, SourceSpec, open_images, parse_source
 from shiplap.core.store.forms import form_of
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.erofs.superblock import is_erofs, read_superblock
@@ -259,11 +261,13 @@ def _sizes(view: MetadataView, identity: StoreIdentity, limits: Limits) -> dict[
 
 def _source(text: str, platform: Platform | None, limits: Limits, access: Access | None, *, elf: bool) -> Inspection:
     spec = parse_source(text)
-    with open_images(spec, platform=platform, limits=limits, access=access) as found:
+    # A registry's metadata say everything but what is in the layers.
+    opened = open_images if elf or spec.transport != "docker" else described_images
+    with opened(spec, platform=platform, limits=limits, access=access or Access()) as found:
         images = tuple(
             ImageInfo(
                 image.config_digest,
-                image.references,
+                image.references or _asked(spec),
                 str(image.platform),
                 image.created_epoch,
                 tuple(
@@ -277,3 +281,12 @@ def _source(text: str, platform: Platform | None, limits: Limits, access: Access
         )
         reports = source_programs(found, platform, limits) if elf else ()
     return Inspection(text, "source", images, (("transport", spec.transport),), None, reports)
+
+
+def _asked(spec: SourceSpec) -> tuple[str, ...]:
+    """The names under which a registry was asked; in other sources a name is a part of what they hold."""
+    if spec.transport != "docker":
+        return ()
+    reference = parse_reference(spec.location)
+    tagged = (str(replace(reference, digest=None)),) if reference.tag else ()
+    return (*tagged, str(replace(reference, tag=None))) if reference.digest else tagged

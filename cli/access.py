@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shiplap.cli.console import Console
-from shiplap.core.cache import Cache, CacheUnusable, cache_folder
+from shiplap.core.cache import Cache, cache_folder
 from shiplap.core.registry.settings import RegistrySettings, from_options
 from shiplap.core.sources import Access
 
@@ -56,19 +56,9 @@ def access_of(
     )
 
 
-def cache_of(arguments: argparse.Namespace) -> Cache | None:
-    """The cache that was named, else the user's; None for a user without a home, who may need none."""
-    if arguments.cache:
-        return Cache(Path(arguments.cache))
-    try:
-        return Cache(cache_folder(os.environ))
-    except CacheUnusable:
-        return None
-
-
-def require_cache(access: Access) -> Cache:
-    """The cache, where a verb cannot do without; raises CacheUnusable."""
-    return access.cache or Cache(cache_folder(access.environment))
+def cache_of(arguments: argparse.Namespace) -> Cache:
+    """The cache that was named, else the user's. Nothing is looked at or made yet."""
+    return Cache(Path(arguments.cache) if arguments.cache else cache_folder(os.environ))
 
 
 def _bool(text: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
-from shiplap.cli.quantities import size_text
+from shiplap.cli.quantities import count_text, size_text
 from shiplap.core.archive import ArchiveImage, archive_name, write_images_tar
 from shiplap.core.collect import RequestRefused, collected_images, parse_argument
 from shiplap.core.elfaudit import ElfAudit
@@ -21,10 +21,12 @@ from shiplap.core.elfreport import ElfReport
 from shiplap.core.lock import Lock
 from shiplap.core.lock.agreement import disagreements, require_agreement
 from shiplap.core.lock.document import load_lock, lock_path, write_lock
-from shiplap.core.manifest import DEFAULT_NAME, Manifest, Overrides, defaults, load_manifest, resolve
+from shiplap.core.manifest import DEFAULT_NAME, ImageRequest, Manifest, Overrides, defaults, load_manifest, resolve
 from shiplap.core.output import Stage, sha256_file, staged_output
 from shiplap.core.record import build_record
+from shiplap.core.reference import parse_reference
 from shiplap.core.sources import parse_source
+from shiplap.core.sources.spec import FILE_TRANSPORTS
 from shiplap.core.store.identity import StoreIdentity, choose_epoch
 from shiplap.core.store.model import StoredImage, common_platform
 from shiplap.rootfs.sinks import SquashfsOptions
@@ -331,8 +333,16 @@ def _require_pins(manifest: Manifest) -> None:
         if not (request.digest or request.config_digest or named or parse_source(request.source).digest):
             raise RequestRefused(
                 f"--locked: no digest pins {request.ref or request.source}",
-                hint="name it by its digest (NAME@sha256:…, oci:DIR:@sha256:…), or write a manifest with `config-digest:` or a lock",
+                hint=f"name it by its digest: {_by_digest(request)}; or give a manifest, with `config-digest:` or a lock",
             )
+
+
+def _by_digest(request: ImageRequest) -> str:
+    """How a source on the command line is written with a digest."""
+    spec = parse_source(request.source)
+    if spec.transport == "docker":
+        return f"{parse_reference(spec.location).familiar_name}@sha256:…"
+    return f"{spec.transport}:{spec.location}:@sha256:…" if spec.transport in FILE_TRANSPORTS else f"{spec.transport}:sha256:…"
 
 
 def _epoch(text: str) -> int:
@@ -365,7 +375,7 @@ def _text(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> str
     lines = []
     for stored in images:
         names = ", ".join(reference.familiar for reference in stored.references)
-        lines.append(f"{names}  {stored.image.config_digest}  {len(stored.image.layers)} layers, {stored.image.platform}")
+        lines.append(f"{names}  {stored.image.config_digest}  {count_text(len(stored.image.layers), 'layer')}, {stored.image.platform}")
     for name, (digest, size_bytes) in sorted(finished.outputs.items()):
         lines.append(f"{out}/{name}  {size_text(size_bytes)}  sha256:{digest}")
     if finished.root_hash is not None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from shiplap.cli.access import cache_of
 from shiplap.cli.console import Console
-from shiplap.cli.quantities import size_text
-from shiplap.core.cache import Cache, cache_folder
+from shiplap.cli.quantities import count_text, size_text
+from shiplap.core.cache import Cache
 from shiplap.core.cache.collection import Policy, collect
 from shiplap.core.cache.export import ExportRefused, export
 from shiplap.core.cache.mirror import flat_name
@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     flat.add_argument("folder", type=Path, metavar="DIR", help="the folder; it is made")
     flat.add_argument(
-        "--lock", metavar="LOCK", nargs="+", action="extend", help=f"export what these locks need (default: {DEFAULT_LOCK_NAME})"
+        "--lock", metavar="LOCK", action="append", help=f"export what this lock needs; repeatable (default: {DEFAULT_LOCK_NAME})"
     )
     flat.add_argument("--all", action="store_true", help="export everything")
     flat.add_argument(
@@ -76,7 +76,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Do one action."""
-    cache = Cache(Path(arguments.cache) if arguments.cache else cache_folder(os.environ))
+    cache = cache_of(arguments)
     action = {"list": _list, "verify": _verify, "gc": _gc, "export": _export, "path": _path}[arguments.action]
     return action(arguments, cache, console)
 
@@ -87,7 +87,7 @@ def _list(arguments: argparse.Namespace, cache: Cache, console: Console) -> int:
     total_bytes = sum(size_bytes for _, size_bytes, _ in blobs)
     lines = [f"{digest}  {size_text(size_bytes)}" for digest, size_bytes, _ in blobs]
     lines += [f"{digest}  {size_text(size_bytes)} (partial)" for digest, size_bytes in partials]
-    lines.append(f"{cache.root}: {_count(len(blobs), 'blob')}, {size_text(total_bytes)}")
+    lines.append(f"{cache.root}: {count_text(len(blobs), 'blob')}, {size_text(total_bytes)}")
     data: dict[str, object] = {
         "folder": str(cache.root),
         "blobs": [{"digest": digest, "size_bytes": size_bytes, "used_epoch": used} for digest, size_bytes, used in blobs],
@@ -104,7 +104,7 @@ def _verify(arguments: argparse.Namespace, cache: Cache, console: Console) -> in
         console.note(f"{name} in the cache is no blob; shiplap leaves it alone")
     lines = [message for _, message in verified.damaged]
     whole = verified.blobs - len(verified.damaged)
-    lines.append(f"{cache.root}: {_count(whole, 'blob')} whole, {len(verified.damaged)} damaged")
+    lines.append(f"{cache.root}: {count_text(whole, 'blob')} whole, {len(verified.damaged)} damaged")
     if verified.damaged:
         lines.append(
             "the damaged ones were removed" if arguments.repair else "--repair removes the damaged ones, so that they are fetched again"
@@ -133,7 +133,7 @@ def _gc(arguments: argparse.Namespace, cache: Cache, console: Console) -> int:
     lines += [f"{digest}  stays: a running build uses it" for digest in done.in_use]
     lines.append(
         f"{cache.root}: {size_text(done.freed_bytes)} {'would be ' if arguments.dry_run else ''}freed, "
-        f"{_count(done.left_blobs, 'blob')} of {size_text(done.left_bytes)} left"
+        f"{count_text(done.left_blobs, 'blob')} of {size_text(done.left_bytes)} left"
     )
     data: dict[str, object] = {
         "folder": str(cache.root),
@@ -162,7 +162,7 @@ def _export(arguments: argparse.Namespace, cache: Cache, console: Console) -> in
         "new": [flat_name(digest) for digest in done.new],
         "present": [flat_name(digest) for digest in done.present],
     }
-    console.result(data, f"{arguments.folder}: {_count(len(done.new), 'file')} new, {len(done.present)} there already")
+    console.result(data, f"{arguments.folder}: {count_text(len(done.new), 'file')} new, {len(done.present)} there already")
     return 0
 
 
@@ -187,10 +187,6 @@ def _needed(image: LockedImage, cache: Cache) -> tuple[str, ...]:
 
 def _sized(blobs: Iterable[tuple[str, int]]) -> list[dict[str, object]]:
     return [{"digest": digest, "size_bytes": size_bytes} for digest, size_bytes in blobs]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _days(text: str) -> int:

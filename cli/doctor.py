@@ -15,20 +15,38 @@ from dataclasses import dataclass
 from shiplap.cli.console import Console
 from shiplap.core import run as programs
 from shiplap.core.errors import Refused, ShiplapError
+from shiplap.core.record import ENGINE_RANGE
 
 NAME = "doctor"
 SUMMARY = "list the tools and libraries that are used, their versions, and what to install"
 EXAMPLES = """
   shiplap doctor                      exit 0: the default build can run here; 3: something is missing
   shiplap doctor --target 24.0.7      does a store of this release suit Docker 24.0.7 on the device?
+  shiplap doctor --target podman:5.4  the same of Podman
 """
 
-# The engines whose stores the tests build and run.
-OLDEST_DOCKER, NEWEST_DOCKER = (20, 10), 29
+_TITLES = {"docker": "Docker", "podman": "Podman"}
+_TARGET = re.compile(r"(?:(docker|podman)[: /-]?)?v?(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?(?:[-+~].{0,40})?", re.IGNORECASE)
 
 
 class TargetInvalid(Refused):
-    """``--target`` is no version of Docker."""
+    """``--target`` is no version of an engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The engine on the device. ``text``: its version as it was given; ``minor`` None: some release of ``major``."""
+
+    engine: str
+    text: str
+    major: int
+    minor: int | None
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the tests of this release ran that version, or one around it."""
+        oldest, newest = (tuple(map(int, ENGINE_RANGE[self.engine][end].split("."))) for end in ("oldest", "newest"))
+        return (self.major, 9999 if self.minor is None else self.minor) >= oldest and (self.major, self.minor or 0)[: len(newest)] <= newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +149,12 @@ _MKFS_EROFS_OLDEST = (1, 8)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """``--target VERSION``."""
-    parser.add_argument("--target", metavar="VERSION", help="version of Docker on the device, to compare with what this release supports")
+    """``--target [ENGINE:]VERSION``."""
+    parser.add_argument(
+        "--target",
+        metavar="[ENGINE:]VERSION",
+        help="version of Docker (or podman:VERSION) on the device, to compare with what this release supports",
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -141,7 +163,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     findings = [look(tool) for tool in TOOLS]
     missing = [finding for finding in findings if finding.version is None and finding.tool.needed]
     packages = sorted({package for finding in findings if finding.version is None for package in finding.tool.package.split()})
-    supported = target is None or is_supported(target)
+    supported = target is None or target.is_supported
     data: dict[str, object] = {
         "ready": not missing,
         "tools": [
@@ -156,10 +178,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             for one in findings
         ],
         "install": packages,
-        "docker": {"oldest": ".".join(map(str, OLDEST_DOCKER)), "newest": str(NEWEST_DOCKER)},
-        "target": None if target is None else {"version": arguments.target, "supported": supported},
+        **ENGINE_RANGE,
+        "target": None if target is None else {"engine": target.engine, "version": target.text, "supported": supported},
     }
-    console.result(data, _text(findings, packages, arguments.target, supported))
+    console.result(data, _text(findings, packages, target))
     if missing:
         return 3
     return 0 if supported else 1
@@ -176,11 +198,6 @@ def look(tool: Tool) -> Finding:
     return Finding(tool, version, _remark(tool.name, version))
 
 
-def is_supported(target: tuple[int, ...]) -> bool:
-    """Whether the tests of this release ran that version of Docker, or one around it."""
-    return target >= OLDEST_DOCKER and target[0] <= NEWEST_DOCKER
-
-
 def _remark(name: str, version: str) -> str:
     if name == "CRC-64":
         return "" if version == "libcrypto" else "slower; OpenSSL with GF(2^m) arithmetic makes it fast"
@@ -195,15 +212,18 @@ def _remark(name: str, version: str) -> str:
     return ""
 
 
-def _target(text: str) -> tuple[int, ...]:
-    match = re.fullmatch(r"(?:docker[ /-]?)?v?(\d{1,4})(?:\.(\d{1,4}))?(?:\.(\d{1,4}))?(?:[-+~].{0,40})?", text.strip(), re.IGNORECASE)
+def _target(text: str) -> Target:
+    match = _TARGET.fullmatch(text.strip())
     if match is None:
-        raise TargetInvalid(f"--target {text!r} is not a version of Docker", hint="write what `docker version` shows, for example 24.0.7")
-    # "20" alone means some 20.x; the newest of them is the friendly reading.
-    return int(match[1]), int(match[2]) if match[2] else 9999
+        raise TargetInvalid(
+            f"--target {text!r} is not a version of Docker or Podman",
+            hint="write what `docker version` shows, for example 24.0.7, or podman:5.4.2",
+        )
+    version = text.strip()[match.start(2) :]
+    return Target((match[1] or "docker").lower(), version, int(match[2]), int(match[3]) if match[3] else None)
 
 
-def _text(findings: list[Finding], packages: list[str], target: str | None, supported: bool) -> str:
+def _text(findings: list[Finding], packages: list[str], target: Target | None) -> str:
     rows = [(one.tool.name, one.version or "missing", "needed" if one.tool.needed else "optional", _explained(one)) for one in findings]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]]) for row in rows]
@@ -212,14 +232,23 @@ def _text(findings: list[Finding], packages: list[str], target: str | None, supp
     lines.append("")
     ready = not any(one.version is None and one.tool.needed for one in findings)
     lines.append("The default build can run here." if ready else "The default build cannot run here.")
-    span = f"Docker {'.'.join(map(str, OLDEST_DOCKER))} to {NEWEST_DOCKER}"
-    if target is None:
-        lines.append(f"Stores of this release are tested with {span}.")
-    elif supported:
-        lines.append(f"Docker {target} on the device is in the tested range: {span}.")
-    else:
-        lines.append(f"Docker {target} on the device is outside the tested range, {span}: use archive mode (mode: archive).")
+    lines.append(_judgement(target))
     return "\n".join(lines)
+
+
+def _judgement(target: Target | None) -> str:
+    spans = {engine: f"{title} {ENGINE_RANGE[engine]['oldest']} to {ENGINE_RANGE[engine]['newest']}" for engine, title in _TITLES.items()}
+    if target is None:
+        return f"Stores of this release are tested with {' and '.join(spans.values())}."
+    named, span = f"{_TITLES[target.engine]} {target.text}", spans[target.engine]
+    if target.is_supported:
+        return f"{named} on the device is in the tested range: {span}."
+    if (target.engine, target.major) == ("docker", 29):
+        return (
+            f"{named} on the device is not tested by this release ({span}). It is said to stay on overlay2 where the data-root is a "
+            "populated one of overlay2: try it, or use archive mode (mode: archive)."
+        )
+    return f"{named} on the device is outside the tested range, {span}: use archive mode (mode: archive)."
 
 
 def _explained(finding: Finding) -> str:

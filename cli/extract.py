@@ -16,6 +16,7 @@ from shiplap.audit.extraction import ExtractOptions, open_entries
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
+from shiplap.cli.quantities import count_text
 from shiplap.core.entries import Entry, Kind, printable
 from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.platform import parse_platform
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             _list(entries, console)
         elif arguments.to is not None:
             made = extract_to_folder(entries, Path(arguments.to), console.note)
-            console.result({"to": arguments.to, "entries": made}, f"{made} entries in {arguments.to}")
+            console.result({"to": arguments.to, "entries": made}, f"{count_text(made, 'entry')} in {arguments.to}")
         elif arguments.out == "-":
             if console.json:
                 raise ExtractRefused("--json and a tar on standard output exclude each other", hint="write the tar to a file with -o")
@@ -105,7 +106,7 @@ def _to_file(entries: Iterator[Entry], path: Path, console: Console) -> None:
 
         count = _write_tar(entries, write)
     data: dict[str, object] = {"out": str(path), "entries": count, "size_bytes": size_bytes, "sha256": hasher.hexdigest()}
-    console.result(data, f"{path}  {count} entries  sha256:{hasher.hexdigest()}")
+    console.result(data, f"{path}  {count_text(count, 'entry')}  sha256:{hasher.hexdigest()}")
 
 
 @contextmanager

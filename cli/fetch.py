@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from shiplap.cli.access import access_of, add_access_options, require_cache
+from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
+from shiplap.cli.quantities import count_text
 from shiplap.core.cache import Cache
 from shiplap.core.cache.export import Exported, export
 from shiplap.core.collect import source_spec
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     manifest = load_manifest(manifest_path) if manifest_path else None
     folder = manifest_path.parent if manifest_path else path.parent
     access = access_of(arguments, console, manifest.registries if manifest else {}, folder)
-    cache = require_cache(access)
+    cache = access.cache
+    assert cache is not None, "access_of gives one"
     requests = _requests(manifest)
 
     def source_of(image: LockedImage) -> SourceSpec:
@@ -107,9 +109,9 @@ def _result(fetched: tuple[Fetched, ...], cache: Cache, exported: Exported | Non
 def _text(fetched: tuple[Fetched, ...], cache: Cache, exported: Exported | None, folder: str | None) -> str:
     lines = []
     for one in fetched:
-        what = "nothing to fetch" if one.came_from == "cache" else f"{len(one.new)} new blobs from its {one.came_from}"
+        what = "nothing to fetch" if one.came_from == "cache" else f"{count_text(len(one.new), 'new blob')} from its {one.came_from}"
         lines.append(f"{one.image.ref.familiar}  {what}")
     lines.append(f"{cache.root} has everything that the lock pins")
     if exported is not None:
-        lines.append(f"{folder}: {len(exported.new)} files new, {len(exported.present)} there already")
+        lines.append(f"{folder}: {count_text(len(exported.new), 'file')} new, {len(exported.present)} there already")
     return "\n".join(lines)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from shiplap.cli.arguments import UsageError, parse
 from shiplap.cli.console import Console
+from shiplap.cli.quantities import count_text
 from shiplap.core import imagesmanifest
 from shiplap.core.errors import Refused
+from shiplap.core.jsontext import shown
 from shiplap.core.limits import Limits
 from shiplap.core.manifest import DEFAULT_NAME
 from shiplap.core.manifest.writing import WrittenImage, manifest_text
@@ -117,7 +119,7 @@ def _from_root(path: str, platform: Platform | None, console: Console) -> Import
         raise NothingToImport(f"{place}: a source's path ends at its first colon", hint="link to it under a name without colons")
     spec = parse_source(f"docker-root:{place}")
     limits = Limits()
-    with dockerroot.open_data_root(place, spec.base_name, limits) as root:
+    with dockerroot.open_data_root(place, shown(path), limits) as root:
         label, warning = root.label, root.warning
         found = dockerroot.found(root, limits)
     if warning:
@@ -229,7 +231,7 @@ def _result(target: str, imported: Imported, built: tuple[Mapping[str, object], 
 
 
 def _text(target: str, imported: Imported, built: tuple[Mapping[str, object], str] | None) -> str:
-    lines = [f"{target}  {len(imported.images)} images"]
+    lines = [f"{target}  {count_text(len(imported.images), 'image')}"]
     if built is not None:
         lines.append(built[1])
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from shiplap.audit.inspection import ImageInfo, Inspection, inspect_thing
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
-from shiplap.cli.quantities import size_text
+from shiplap.cli.quantities import count_text, size_text
 from shiplap.core.platform import parse_platform
 
 NAME = "inspect"
@@ -20,7 +20,7 @@ EXAMPLES = """\
 shiplap inspect shiplap-out                 what a build made
 shiplap inspect store.squashfs --json       a store image from a device, for a script
 shiplap inspect docker-archive:app.tar      what an archive holds, before building from it
-shiplap inspect docker://redis:7            an image in a registry; its layers come into the cache
+shiplap inspect docker://redis:7            an image in a registry; layers are fetched with --elf only
 shiplap inspect oci:layout --platform linux/arm64
 """
 
@@ -53,8 +53,8 @@ def _text(inspection: Inspection) -> str:
         return "\n".join(
             [lines[0].partition(" (")[0], *(f"  {name.replace('_bytes', '')}: {_fact(name, value)}" for name, value in inspection.facts)]
         )
-    layers = len(inspection.uses)
-    lines.append(f"{layers} layers, {size_text(inspection.unique_bytes)}; sharing saves {size_text(inspection.saved_bytes)}")
+    layers = count_text(len(inspection.uses), "layer")
+    lines.append(f"{layers}, {size_text(inspection.unique_bytes)}; sharing saves {size_text(inspection.saved_bytes)}")
     if inspection.costs is not None:
         lines += _costs(inspection.costs, {image.config: image for image in inspection.images})
     return "\n".join([*lines, *_programs(inspection)])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 from shiplap.cli.access import access_of, add_access_options
+from shiplap.cli.arguments import UsageError
 from shiplap.cli.console import Console
+from shiplap.cli.quantities import count_text
+from shiplap.core.errors import Refused
 from shiplap.core.lock import Lock
 from shiplap.core.lock.difference import LockDifference, lock_difference
 from shiplap.core.lock.document import load_lock, lock_path, write_lock
@@ -26,8 +30,13 @@ shiplap lock                       pin what is new in shiplap.yaml, keep what is
 shiplap lock --update redis:7      see what redis:7 means today; without names: all images
 shiplap lock --check               exit 1 when the lock is not up to date, for CI
 shiplap lock --key cosign.pub      pin only what is signed with this key
+shiplap lock --key cosign.pub --allow-unsigned app:1   the same, but for an image of an archive
 shiplap lock --policy policy.json  pin only what a signature policy (containers-policy.json) accepts
 """
+
+
+class LockUnwritable(Refused):
+    """The lock cannot be written where it should be."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     signatures = parser.add_mutually_exclusive_group()
     signatures.add_argument("--policy", metavar="FILE", help="refuse what this containers-policy.json(5) does not accept; asks skopeo")
     signatures.add_argument("--key", metavar="PUB", help="refuse images that are not signed with this key (cosign's signatures); PEM")
+    parser.add_argument(
+        "--allow-unsigned",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --key or --policy: pin this image of an archive, layout or engine, which can have no signature; repeatable",
+    )
     parser.add_argument("--signed-name", action="store_true", help="with --key: what is signed must also be the name that is fetched")
     parser.add_argument("--registries.d", dest="lookaside", metavar="DIR", help="with --policy: where signatures lie, as for skopeo")
     add_access_options(parser)
@@ -51,7 +67,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     path = Path(arguments.lock) if arguments.lock else lock_path(manifest_path)
     access = access_of(arguments, console, manifest.registries, manifest_path.parent)
     old = load_lock(path) if path.exists() else None
-    wishes = Wishes(_update(arguments.update), arguments.manifest_bytes, _signature_check(arguments, access))
+    wishes = Wishes(_update(arguments.update), arguments.manifest_bytes, _signature_check(arguments, access), arguments.allow_unsigned)
     new = next_lock(manifest, old, manifest_path.parent, access, wishes)
     difference = lock_difference(old, new)
     changed = old is None or bool(difference)
@@ -66,6 +82,8 @@ def _update(names: list[str] | None) -> Collection[str] | None:
 
 
 def _signature_check(arguments: argparse.Namespace, access: Access) -> SignatureCheck | None:
+    if arguments.allow_unsigned and arguments.policy is None and arguments.key is None:
+        raise UsageError("--allow-unsigned says something only with --key or --policy")
     if arguments.policy is not None:
         return PolicyCheck(Path(arguments.policy), access, Path(arguments.lookaside) if arguments.lookaside else None)
     return None if arguments.key is None else KeyCheck(load_key(Path(arguments.key)), access, arguments.signed_name)
@@ -74,7 +92,13 @@ def _signature_check(arguments: argparse.Namespace, access: Access) -> Signature
 def _write(path: Path, data: bytes) -> None:
     """Replace the lock in one step; a link stays a link."""
     target = path.resolve()
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        # Its own message would name the temporary file.
+        raise LockUnwritable(f"cannot write the lock {path}: {error.strerror}", hint="--lock FILE writes it elsewhere") from error
     try:
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -99,7 +123,7 @@ def _result(path: Path, lock: Lock, difference: LockDifference, changed: bool, c
 
 
 def _text(path: Path, lock: Lock, difference: LockDifference, changed: bool, check: bool) -> str:
-    count = f"{len(lock.images)} image{'' if len(lock.images) == 1 else 's'}"
+    count = count_text(len(lock.images), "image")
     if not changed:
         return f"{path} is up to date: {count}, epoch {lock.epoch}"
     end = f"{path} is not up to date" if check else f"{path} written: {count}, epoch {lock.epoch}"

@@ -1,8 +1,9 @@
-"""Sizes, times and rates as people read them. Never for machine-readable output."""
+"""Sizes, numbers, times and rates as people read them. Never for machine-readable output."""
 
 from __future__ import annotations
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+_PLURALS = {"entry": "entries"}
 
 
 def size_text(size_bytes: float) -> str:
@@ -16,6 +17,11 @@ def size_text(size_bytes: float) -> str:
         if abs(value) < 1023.95 or unit == _UNITS[-1]:
             return f"{value:.1f} {unit}"
     raise AssertionError("the last unit takes everything")
+
+
+def count_text(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``; ``noun`` in the singular."""
+    return f"{number} {noun if number == 1 else _PLURALS.get(noun, noun + 's')}"
 
 
 def duration_text(seconds: float) -> str:

@@ -73,9 +73,10 @@ class RunningTask:
         seconds = now - self.started_at
         parts = [self.label + ":", size_text(self.done_bytes)]
         if self.total_bytes:
-            # Work may turn out larger than announced; 100 % and an ETA of nothing is the honest end of that.
-            share = min(self.done_bytes / self.total_bytes, 1.0)
-            parts = [self.label + ":", f"{share:4.0%}", f"{size_text(self.done_bytes)} of {size_text(self.total_bytes)}"]
+            # Work may turn out larger than announced; 100 % of what it is by now is the honest end of that.
+            total_bytes = max(self.total_bytes, self.done_bytes)
+            share = self.done_bytes / total_bytes
+            parts = [self.label + ":", f"{share:4.0%}", f"{size_text(self.done_bytes)} of {size_text(total_bytes)}"]
         if rate := rate_text(self.done_bytes, seconds):
             parts.append(rate)
         if self.total_bytes and self.done_bytes and seconds >= 1.0:

@@ -12,7 +12,22 @@ from shiplap.cli.verbs import VERBS
 # What a metavar says about its value. Everything else is completed as a file name, which is never wrong for long.
 _DIRECTORIES = frozenset(("DIR", "OUT"))
 _NO_FILES = frozenset(
-    ("A,B", "BYTES", "DIGEST", "DRIVER", "ENGINE", "HEX", "N", "NAME", "OS/ARCH[/VARIANT]", "ROOT_HASH", "SIZE", "UUID", "VERSION")
+    (
+        "A,B",
+        "BYTES",
+        "DIGEST",
+        "DRIVER",
+        "ENGINE",
+        "HEX",
+        "N",
+        "NAME",
+        "OS/ARCH[/VARIANT]",
+        "ROOT_HASH",
+        "SIZE",
+        "UUID",
+        "VERSION",
+        "[ENGINE:]VERSION",
+    )
 )
 
 

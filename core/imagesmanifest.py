@@ -108,12 +108,12 @@ def _images(number: int, words: list[str], problems: list[Problem], notes: list[
     local = next((word for word in rest[: 1 if digest is None else 2] if word != digest and not word.startswith("#")), None)
     images = [ListedImage(own, own, digest, number)]
     if local is not None:
-        images += _local(own, digest, local, number, notes)
+        images += _local(own, digest, local, number, notes, "third" if words[2] is local else "fourth")
     return images
 
 
-def _local(own: Reference, digest: str | None, local: str, number: int, notes: list[str]) -> list[ListedImage]:
-    """The names that the third word gives the image on the device."""
+def _local(own: Reference, digest: str | None, local: str, number: int, notes: list[str], which: str) -> list[ListedImage]:
+    """The names that the third word, or the fourth behind a digest, gives the image on the device."""
     try:
         base = parse_reference(f"localhost/{local}", default_tag=False)
     except ReferenceInvalid:
@@ -122,6 +122,6 @@ def _local(own: Reference, digest: str | None, local: str, number: int, notes: l
         notes.append(f"line {number}: {quoted(local)} is no name for an image; as a container's name it needs none")
         return []
     return [
-        ListedImage(Reference(base.domain, base.path, tag), own, digest, number, f"the third word, {local}, of line {number}")
+        ListedImage(Reference(base.domain, base.path, tag), own, digest, number, f"the {which} word, {local}, of line {number}")
         for tag in dict.fromkeys((own.tag or "latest", "latest"))
     ]

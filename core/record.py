@@ -9,8 +9,8 @@ from shiplap.core.store.identity import STORE_FORMAT, canonical_json
 from shiplap.core.store.model import StoredImage, unique_layers
 from shiplap.core.version import VERSION
 
-ENGINE_RANGE = {"docker": {"oldest": "20.10", "newest": "29"}, "podman": {"oldest": "4.3", "newest": "5"}}
-"""Engines on the device that the store format serves; what the tests run is in the README."""
+ENGINE_RANGE = {"docker": {"oldest": "20.10", "newest": "28"}, "podman": {"oldest": "4.3", "newest": "5.8"}}
+"""Engines on the device that the store format serves: the oldest and the newest that the tests run (README)."""
 
 
 def build_record(

@@ -15,7 +15,7 @@ _LARGE_BYTES = 8 << 12
 
 
 def random_tree(rng: random.Random, block: int = 4096, *, on_hosts: bool = False) -> list[Entry]:
-    """Up to 60 entries in tree order, contents of a size around ``block`` bytes.
+    """Up to 60 entries, rarely 300 in one directory, in tree order; contents of a size around ``block`` bytes.
 
     ``on_hosts``: no name and no attributes that SquashFS has room for but Linux or its other file systems have not.
     """
@@ -30,8 +30,10 @@ def random_tree(rng: random.Random, block: int = 4096, *, on_hosts: bool = False
     root = Entry(b"", K.DIRECTORY, *attributes(), xattrs=xattrs())
     entries = {b"": root}
     directories = [b""]
-    for _ in range(rng.randrange(60)):
-        parent = rng.choice(directories)
+    # Now and then a listing of many metadata blocks, which has an index.
+    crowded = rng.random() < 0.01
+    for _ in range(300 if crowded else rng.randrange(60)):
+        parent = b"" if crowded else rng.choice(directories)
         path = (parent + b"/" if parent else b"") + random_name(rng, 255 if on_hosts else 256)
         if path in entries or len(path) > _PATH_LIMIT_BYTES:
             continue

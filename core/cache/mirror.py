@@ -12,6 +12,7 @@ import http.client
 import os
 import re
 import stat
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -39,6 +40,29 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 
 class MirrorInvalid(Refused):
     """A mirror that is neither a folder nor an http(s) URL."""
+
+
+class Unreachable:
+    """Web mirrors that could not be reached in this run, and are not asked again. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._places: set[str] = set()
+
+    def __contains__(self, place: str) -> bool:
+        with self._guard:
+            return place in self._places
+
+    def add(self, place: str) -> bool:
+        """Give ``place`` up; whether it was not yet."""
+        with self._guard:
+            new = place not in self._places
+            self._places.add(place)
+            return new
+
+
+class _NotReached(Exception):
+    """There was no connection; ``args[0]``: why."""
 
 
 class _Interrupted(Exception):
@@ -77,24 +101,31 @@ def fetch_from(
     *,
     limit_bytes: int = _LIMIT_BYTES,
     progress: Progress = SILENT,
+    unreachable: Unreachable | None = None,
 ) -> bool:
     """Bring the blob in from the first of ``mirrors`` that has it; False when none had it.
 
     ``mirrors``: folders and http(s) URLs of folders, asked in order. A wrong file, a server that does not answer and a
-    transfer that keeps breaking are noted on ``progress``, and the next one is asked. ``size_bytes`` None: not known; then
-    no more than ``limit_bytes`` are taken from anybody. Nothing is asked when the blob is there already. Raises
-    MirrorInvalid, and what the cache raises.
+    transfer that keeps breaking are noted on ``progress``, and the next one is asked. ``size_bytes`` None: not known;
+    then no more than ``limit_bytes`` are taken from anybody. Who is in ``unreachable`` is passed over, and who cannot be reached
+    now is added to it. Nothing is asked when the blob is there already. Raises MirrorInvalid, and what the cache raises.
     """
     known = [_mirror(text) for text in mirrors]
     if cache.has(digest, size_bytes):
         return True
-    for mirror in known:
+    given_up = Unreachable() if unreachable is None else unreachable
+    for text, mirror in zip(mirrors, known, strict=True):
+        if text in given_up:
+            continue
         try:
             with progress.task(f"{digest[:19]} from {mirror.label}", size_bytes) as task:
                 if _bring(mirror, cache, digest, size_bytes, limit_bytes, task.advance):
                     return True
         except BlobCorrupt as error:
             progress.note(f"{mirror.label} has a wrong {flat_name(digest)}: {error.message}")
+        except _NotReached as error:
+            if given_up.add(text):
+                progress.note(f"the mirror {mirror.label} cannot be reached, and is not asked again: {error.args[0]}")
         except (OSError, http.client.HTTPException, _Interrupted) as error:
             progress.note(f"{mirror.label}: cannot get {flat_name(digest)}: {_reason(error)}")
     return False
@@ -152,7 +183,9 @@ def _mirror(text: str) -> _Mirror:
         try:
             return _Web(text)
         except ValueError:  # its text may quote a password
-            raise MirrorInvalid(f"'{_public(text)}' is no mirror that could be asked", hint="write http://[USER:PASSWORD@]HOST[:PORT]/PATH") from None
+            raise MirrorInvalid(
+                f"'{_public(text)}' is no mirror that could be asked", hint="write http://[USER:PASSWORD@]HOST[:PORT]/PATH"
+            ) from None
     if scheme == "file":
         return _Folder(urllib.parse.unquote(urllib.parse.urlsplit(text).path))
     if scheme or not text:
@@ -222,6 +255,10 @@ class _Web(_Mirror):
             response = _web().open(request, timeout=_SILENCE_SECONDS)
         except ValueError as error:
             raise OSError(errno.EPROTO, f"the server sends us to no valid address: {error}") from error
+        except urllib.error.HTTPError:
+            raise  # it was reached, and says something
+        except urllib.error.URLError as error:
+            raise _NotReached(_reason(error)) from error
         assert isinstance(response, http.client.HTTPResponse)
         return response
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from shiplap.core.blobs import BlobCorrupt, Files, StoredBlob, blob_path, read
 from shiplap.core.cache import Cache
@@ -101,9 +102,10 @@ def missing_from_mirrors(locked: LockedImage, cache: Cache, access: Access) -> t
         return missing
     sizes = {locked.config: locked.config_size_bytes, **{layer.blob: layer.size_bytes for layer in locked.layers if layer.blob}}
     others = {layer.blob: layer.diff_id for layer in locked.layers if layer.blob}
+    asked = partial(fetch_from, mirrors, cache, progress=access.progress, unreachable=access.unreachable)
     for digest in missing:
-        if not fetch_from(mirrors, cache, digest, sizes.get(digest), progress=access.progress) and digest in others:
-            fetch_from(mirrors, cache, others[digest], None, progress=access.progress)
+        if not asked(digest, sizes.get(digest)) and digest in others:
+            asked(others[digest], None)
     return missing_blobs(locked, cache)
 
 
@@ -122,7 +124,10 @@ def open_locked(locked: LockedImage, spec: SourceSpec, *, platform: Platform | N
                 yield _as_locked(_cached(locked, cache, files, limits), locked, spec)
             except CacheCorrupt as error:  # here or where the blob was read: the next try finds it missing
                 if cache.discard(error.digest):
-                    raise
+                    if not access.offline or spec.transport in FILE_TRANSPORTS:
+                        raise
+                    hint = "it was removed from the cache: `shiplap fetch`, where there is a network, brings it again"
+                    raise BlobCorrupt(error.message, hint=hint) from error
                 hint = f"this user may not remove it: `shiplap cache verify --repair --cache {cache.root}` as the cache's owner"
                 raise BlobCorrupt(error.message, hint=hint) from error
             return

@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,11 +23,14 @@ from shiplap.core.cache import Cache
 from shiplap.core.errors import Refused
 from shiplap.core.image import Image
 from shiplap.core.jsontext import elements, member, parse_object, required, shown
+from shiplap.core.limits import Limits
 from shiplap.core.lock.model import LockedImage
 from shiplap.core.reference import Reference, ReferenceInvalid, parse_reference
 from shiplap.core.registry.client import RegistryClient, open_registry
 from shiplap.core.registry.failures import NotInRegistry
 from shiplap.core.sources import Access, OfflineRefused, SourceSpec
+from shiplap.core.sources.registry import resolve
+from shiplap.core.sources.selection import NotInSource
 
 Signature = tuple[tuple[str, str], ...]
 """What a lock keeps of a check: sorted pairs."""
@@ -205,12 +208,21 @@ class RegistrySignatures:
             return read(files, blob_path(digest), limit_bytes=_PAYLOAD_LIMIT_BYTES, digest=digest, size_bytes=size_bytes)
 
 
-def signed_reference(locked: LockedImage, spec: SourceSpec, access: Access) -> Reference:
-    """The image in its registry, for a check of its signature. Raises SignatureRefused where there is none, and OfflineRefused."""
+def signed_reference(locked: LockedImage, image: Image, spec: SourceSpec, access: Access) -> Reference:
+    """The image in its registry, for a check of its signature. ``image``: what is locked, as it was found there.
+
+    Raises SignatureRefused where there is none, or where the manifest that is locked is not the one that was found: what is
+    signed is a manifest, and what the lock says of one that nobody has seen proves nothing. Raises OfflineRefused.
+    """
     if spec.transport != "docker" or locked.manifest is None:
         raise SignatureRefused(f"{locked.ref}: {spec.public_text} has no signature to check", hint=_UNSIGNED)
     if access.offline:
         raise OfflineRefused(f"--offline: the signature of {locked.ref} cannot be checked", hint=_UNSIGNED)
+    if image.manifest_digest != locked.manifest.digest:
+        raise SignatureRefused(
+            f"{locked.ref}: {spec.public_text} has not the manifest {locked.manifest.digest} that is locked: its signature says nothing",
+            hint="`shiplap lock --update` pins what is there now",
+        )
     return parse_reference(spec.location)
 
 
@@ -223,14 +235,31 @@ class KeyCheck:
     identity: bool = False
 
     def __call__(self, locked: LockedImage, image: Image, spec: SourceSpec) -> Signature:
-        reference = signed_reference(locked, spec, self.access)
+        reference = signed_reference(locked, image, spec, self.access)
         assert locked.manifest is not None and self.access.cache is not None
-        digests = [locked.manifest.digest, *([locked.index] if locked.index else [])]
+        digests = [locked.manifest.digest]
+        if locked.index and (image.index_digest == locked.index or self._leads_to(locked.index, locked, reference, spec)):
+            digests.append(locked.index)
         identity = reference if self.identity else None
         with open_registry(reference, self.access) as client:
             return check_signature(
                 RegistrySignatures(client, self.access.cache), self.key, digests, what=locked.ref.familiar, identity=identity
             )
+
+    def _leads_to(self, index: str, locked: LockedImage, reference: Reference, spec: SourceSpec) -> bool:
+        """Whether the locked index really names the locked manifest: a signed one beside another manifest proves nothing."""
+        assert locked.manifest is not None
+        pinned = replace(spec, location=f"{reference.name}@{index}")
+        try:
+            resolved = resolve(pinned, platform=locked.platform, limits=Limits(), access=self.access)
+        except (NotInRegistry, NotInSource):
+            return False
+        if resolved.manifest.digest != locked.manifest.digest:
+            raise SignatureRefused(
+                f"{locked.ref}: the index {index} in the lock leads to {resolved.manifest.digest}, not to {locked.manifest.digest}",
+                hint="somebody changed the lock: `shiplap lock --update` pins what is there now",
+            )
+        return True
 
 
 def _openssl() -> str:

@@ -50,7 +50,7 @@ class PolicyCheck:
     lookaside: Path | None = None
 
     def __call__(self, locked: LockedImage, image: Image, spec: SourceSpec) -> Signature:
-        reference = signed_reference(locked, spec, self.access)
+        reference = signed_reference(locked, image, spec, self.access)
         assert locked.manifest is not None
         return check_policy(
             self.policy, reference, locked.manifest.digest, locked.platform, self.access, lookaside=self.lookaside, what=locked.ref.familiar

@@ -13,6 +13,7 @@ from shiplap.core.image import Image
 from shiplap.core.lock.model import Lock, LockedImage
 from shiplap.core.lock.opening import LockMismatch, pinned_images, require_same
 from shiplap.core.lock.resolving import described_images, locked_image
+from shiplap.core.lock.signature import SignatureRefused
 from shiplap.core.manifest import ImageRequest, Manifest
 from shiplap.core.reference import ReferenceInvalid, parse_reference
 from shiplap.core.sources import Access, SourceSpec
@@ -23,16 +24,21 @@ SignatureCheck = Callable[[LockedImage, Image, SourceSpec], Signature]
 
 
 class UpdateRefused(Refused):
-    """``--update`` names an image that the manifest does not have."""
+    """``--update`` or ``--allow-unsigned`` names an image that the manifest does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What the lock is to be. ``update``: images to resolve anew, () none, None all; ``check``: None asks for no signature."""
+    """What the lock is to be. ``update``: images to resolve anew, () none, None all.
+
+    ``check``: None asks for no signature. It holds for every image, or with names in ``update`` for what is resolved in this
+    run: those, and what was not pinned before. ``allow_unsigned``: images that no registry has, and that are pinned unchecked.
+    """
 
     update: Collection[str] | None = ()
     manifest_bytes: bool = False
     check: SignatureCheck | None = None
+    allow_unsigned: Collection[str] = ()
 
 
 def next_lock(manifest: Manifest, old: Lock | None, folder: Path, access: Access, wishes: Wishes) -> Lock:
@@ -41,18 +47,19 @@ def next_lock(manifest: Manifest, old: Lock | None, folder: Path, access: Access
     An entry of ``old`` is kept as it is while the manifest asks for the same, also when ``from:`` names another place with
     the same content. Raises UpdateRefused, LockMismatch, PinMismatch and what the sources raise.
     """
-    _require_known(wishes.update, manifest.images)
+    _require_known("--update", wishes.update, manifest.images)
+    _require_known("--allow-unsigned", wishes.allow_unsigned, manifest.images)
     locking = _Locking(manifest, folder, access, wishes)
     images = tuple(locking.image(request, old) for request in manifest.images)
     epoch = manifest.epoch if manifest.epoch is not None else newest_epoch(image.created_epoch for image in images)
     return Lock(STORE_FORMAT, epoch, images)
 
 
-def _require_known(names: Collection[str] | None, requests: Sequence[ImageRequest]) -> None:
+def _require_known(option: str, names: Collection[str] | None, requests: Sequence[ImageRequest]) -> None:
     there = {str(request.ref) for request in requests}
     for name in names or ():
         if _full(name) not in there:
-            raise UpdateRefused(f"--update {name}: the manifest has no such image", hint=f"it has {', '.join(sorted(there))}")
+            raise UpdateRefused(f"{option} {name}: the manifest has no such image", hint=f"it has {', '.join(sorted(there))}")
 
 
 def _full(name: str) -> str:
@@ -74,10 +81,15 @@ class _Locking:
         entry = old.find(request.ref) if old else None
         if entry is None or self._is_wanted_anew(entry) or not self._fits(request, entry):
             return self._resolved(request, entry)
-        more = (self.wishes.manifest_bytes and entry.manifest is not None and entry.manifest.raw is None) or self.wishes.check
+        more = (self.wishes.manifest_bytes and entry.manifest is not None and entry.manifest.raw is None) or self._checks_kept
         if entry.source == request.source and not more:
             return entry
         return self._kept(request, entry)
+
+    @property
+    def _checks_kept(self) -> bool:
+        """Whether the check is for what stays pinned, too."""
+        return self.wishes.check is not None and not self.wishes.update
 
     def _is_wanted_anew(self, entry: LockedImage) -> bool:
         names = self.wishes.update
@@ -124,8 +136,18 @@ class _Locking:
                 entry = replace(entry, manifest=replace(manifest, raw=image.manifest.raw))
             elif manifest and manifest.raw is None and self.wishes.manifest_bytes:
                 self.access.progress.note(f"{request.ref}: {spec.public_text} has not the bytes of the manifest that is locked")
-            return self._signed(entry, image, spec)
+            return self._signed(entry, image, spec) if self._checks_kept else entry
 
     def _signed(self, locked: LockedImage, image: Image, spec: SourceSpec) -> LockedImage:
         check = self.wishes.check
-        return locked if check is None else replace(locked, signature=check(locked, image, spec))
+        if check is None:
+            return locked
+        if spec.transport == "docker":
+            return replace(locked, signature=check(locked, image, spec))
+        if str(locked.ref) not in map(_full, self.wishes.allow_unsigned):
+            raise SignatureRefused(
+                f"{locked.ref}: {spec.public_text} has no signature to check: signatures are kept in registries",
+                hint=f"if it may be pinned without one: --allow-unsigned {locked.ref.familiar}",
+            )
+        self.access.progress.note(f"{locked.ref}: pinned without a signature, as {spec.public_text} can have none")
+        return replace(locked, signature=None)

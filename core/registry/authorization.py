@@ -57,7 +57,7 @@ def parse_challenges(header: str) -> list[Challenge]:
 class Authorization:
     """What is shown to one host. Thread-safe: four blobs that are refused at once fetch one new token.
 
-    ``login``: the name under which one logs in to it, for messages.
+    ``login``: what one says to `skopeo login` to log in to it, for messages.
     """
 
     def __init__(self, connections: Connections, credentials: Callable[[], Credentials | None], *, login: str, allow_plain: bool) -> None:
@@ -151,16 +151,19 @@ def _read_token(raw: bytes, server: Server) -> str:
 def refusal(answer: Answer, user: Credentials | None, what: str, *, login: str) -> LoginNeeded | ServerFailed:
     """The error for an answer that denies ``what``: who asked, and what to do.
 
-    ``login``: the registry as files of credentials name it. Who answers may be its token server, or have another name.
+    ``login``: the registry as files of credentials name it, behind the option for the file that was named. Who answers may be
+    its token server, or have another name.
     """
     status, where = answer.status, answer.where
     reasons = said(answer.errors())
     if status not in (400, 401, 403):
         return ServerFailed(f"{where} answers {status} instead of {what}{reasons}")
     if user is None:
+        other = "" if login.startswith("-") else ", or name a file of logins with --authfile"
+        how = f"log in: skopeo login {login}{other}"
         return LoginNeeded(
-            f"{where} gives {what} to nobody who is not logged in ({status}){reasons}",
-            hint=f"log in (skopeo login {login}) or name a file with --authfile; a wrong name looks the same where names are secret",
+            f"{where} wants a login for {what}, and you are not logged in ({status}){reasons}",
+            hint=f"{how}; a wrong name looks the same where names are secret",
         )
     denied = "does not accept" if status == 401 else "denies"
     detail = f"{denied} {user.who}" if status == 401 else f"{denied} {what} to {user.who}"

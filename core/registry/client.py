@@ -57,10 +57,11 @@ class EndpointClient:
         self._environment = environment
         self._contexts: dict[bool, SSLContext] = {}
         self.connections = Connections(environment, patience, self._tls_of)
+        self._login = f"--authfile {endpoint.authfile} {endpoint.visible_host}" if endpoint.authfile else endpoint.visible_host
         self._authorization = Authorization(
             self.connections,
             lambda: credentials_for(endpoint.name, endpoint.authfile, environment),
-            login=endpoint.visible_host,
+            login=self._login,
             allow_plain=not endpoint.tls_verify,
         )
         self._server: Server | None = None
@@ -94,7 +95,7 @@ class EndpointClient:
                     shown_header = header
                     continue
             if answer.status in (401, 403):
-                raise refusal(answer, self._authorization.credentials, self.where, login=self.endpoint.visible_host)
+                raise refusal(answer, self._authorization.credentials, self.where, login=self._login)
             return answer
         raise AssertionError("the last turn returns or raises")
 

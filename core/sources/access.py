@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shiplap.core.cache import Cache
+from shiplap.core.cache.mirror import Unreachable
 from shiplap.core.errors import Refused
 from shiplap.core.progress import SILENT, Progress
 from shiplap.core.registry.settings import RegistrySettings
@@ -24,7 +25,7 @@ class Access:
     ``default_registry``: the command line's ``--tls-verify``, ``--cert-dir`` and ``--authfile``, for every registry that
     ``registries`` says nothing of; a key that is set there is stronger. ``environment``: DOCKER_HOST,
     REGISTRY_AUTH_FILE and their like. ``download_mirrors``: folders and URLs of flat mirrors (:mod:`shiplap.core.cache.mirror`),
-    asked for a registry's blobs before the registry.
+    asked for a registry's blobs before the registry. ``unreachable``: those of them that were given up in this run.
     """
 
     cache: Cache | None = None
@@ -34,3 +35,4 @@ class Access:
     progress: Progress = SILENT
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     download_mirrors: tuple[str, ...] = ()
+    unreachable: Unreachable = field(default_factory=Unreachable, compare=False)

@@ -200,7 +200,9 @@ class _Repository:
     def _mirrored(self, digest: str, size_bytes: int | None) -> bool:
         """Whether a download mirror had it; it is in the cache then."""
         mirrors = () if self._access.offline else self._access.download_mirrors
-        return bool(mirrors) and fetch_from(mirrors, self.cache, digest, size_bytes, progress=self._access.progress)
+        return bool(mirrors) and fetch_from(
+            mirrors, self.cache, digest, size_bytes, progress=self._access.progress, unreachable=self._access.unreachable
+        )
 
     def _online(self) -> RegistryClient:
         if self._access.offline:

@@ -204,9 +204,8 @@ def _by_platform(found: Sequence[Found], platform: Platform | None, label: str) 
     for one in found:
         if one.names not in best:
             have = [other.platform for other in found if other.names == one.names]
-            raise NotInSource(
-                f"{one.title} in {label} is not for {platform}; it is for {_platforms(have)}", hint=_other_platform(platform, have)
-            )
+            which = f"{one.title} in {label}" if one.names or len(found) > 1 else label  # a registry's image has no name inside
+            raise NotInSource(f"{which} is not for {platform}; it is for {_platforms(have)}", hint=_other_platform(platform, have))
     for one in chosen:
         if one.is_contradictory:
             raise NotInSource(
@@ -238,7 +237,7 @@ def _other_platform(wanted: Platform, available: Iterable[Platform]) -> str:
     for one in available:
         if (one.normalised.os, one.normalised.architecture) == ("linux", runs_too):
             return f"{wanted.normalised.architecture} runs {runs_too} programs too, but it is another platform: ask for {shown(str(one))}"
-    return "fetch the image for the right platform"
+    return f"take the image for {shown(str(wanted))}, or ask for a platform that it is for: --platform, or platform: in the manifest"
 
 
 def _listing(titles: Iterable[str], most: int = 20) -> str:

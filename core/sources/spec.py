@@ -107,7 +107,7 @@ def parse_source(text: str) -> SourceSpec:
     try:
         location = str(parse_reference(text))
     except ReferenceInvalid as error:
-        raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=_meant(prefix if colon else "", rest)) from error
+        raise SourceInvalid(f"{text!r} is neither a source nor an image name", hint=_meant(text, prefix if colon else "", rest)) from error
     close = difflib.get_close_matches(prefix, TRANSPORTS, 1, _ALMOST_SURE) if colon else []
     if close:
         raise SourceInvalid(
@@ -116,12 +116,22 @@ def parse_source(text: str) -> SourceSpec:
     return SourceSpec("docker", location, None, text)
 
 
-def _meant(prefix: str, rest: str) -> str:
-    """A hint for what is no source; ``prefix``: what stands before its first colon."""
+def _meant(text: str, prefix: str, rest: str) -> str:
+    """A hint for ``text``, which is no source; ``prefix``: what stands before its first colon."""
     if prefix in ("docker", "http", "https") and rest.strip("/"):
         return f"a registry's image is docker://{rest.strip('/')}, with the plain name of the registry"
     close = difflib.get_close_matches(prefix, TRANSPORTS, 1) if prefix else []
+    if not close and _is_name(text.lower()):
+        return f"the name of a repository is lower case: {text.lower()}; for a file write docker-archive:FILE"
     return f"did you mean {close[0]}:?" if close else "for a file write docker-archive:FILE or oci-archive:FILE, for a folder oci:DIR"
+
+
+def _is_name(text: str) -> bool:
+    try:
+        parse_reference(text)
+    except ReferenceInvalid:
+        return False
+    return True
 
 
 def parse_selector(reference: str | None, text: str, *, transport: str) -> Selector | None:

@@ -67,7 +67,7 @@ def write_store(
     layers = unique_layers(identity.images)
     sizes: dict[str, int] = {}
     for number, stored in enumerate(layers, 1):
-        pass_ = _LayerPass(stored, f"layer {number}/{len(layers)} of {stored.image.label}")
+        pass_ = _LayerPass(stored, f"layer {number}/{len(layers)}")
         sizes[stored.chain_id] = pass_.run(unpacking, writers, limits, progress, meter, audit)
     for writer in writers:
         writer.finish()

@@ -155,6 +155,29 @@ def test_a_store_image_and_a_store_tar_are_one_store(builds: dict[str, Path]) ->
     assert layers and all(one.total == 0 for one in layers)
 
 
+def test_the_figures_of_a_record_follow_and_are_one_line_of_the_text(builds: dict[str, Path]) -> None:
+    section = compared(builds["plain"], builds["layer"])
+    record = section_of(section, "record.json")
+    assert {finding.where.partition("[")[0] for finding in record.findings} == {"sources"} and not record.causes
+    assert {one.title for one in every_section(section) if one.follows} == {
+        "figures", "store.verity", "store.roothash", "SHA256SUMS",
+    }  # fmt: skip
+    titles = ["record.json's figures", "store.verity", "store.roothash", "SHA256SUMS"]
+    assert [title for title, _ in section.following()] == titles
+    words = ("diff", str(builds["plain"]), str(builds["layer"]))
+    text, full = shiplap_command(*words).stdout, shiplap_command(*words, "-v").stdout
+    assert text.splitlines()[-1].startswith("and what follows from that (-v lists it): record.json's figures (")
+    assert "outputs.store.squashfs" not in text and "outputs.store.squashfs" in full and "what follows" not in full
+    assert "equal: store.json," not in text, "it differs, and the store image's own part of it has another name"
+
+
+def test_figures_that_alone_differ_are_shown(builds: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(builds["plain"], tmp_path / "copy")
+    (tmp_path / "copy" / "store.roothash").write_text("0" * 64 + "\n")
+    text = shiplap_command("diff", str(builds["plain"]), str(tmp_path / "copy")).stdout
+    assert "what follows" not in text and "-" + (builds["plain"] / "store.roothash").read_text().strip() in text
+
+
 def test_files_of_one_folder_only_are_named(builds: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(builds["plain"], tmp_path / "copy")
     (tmp_path / "copy" / "store.tar").unlink()

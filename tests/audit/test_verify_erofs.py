@@ -37,7 +37,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def verified(thing: Path, root_hash: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
     verification = Verification(Limits(), SILENT)
     verify_thing(thing, root_hash, verification)
-    assert verification.held is not None and len(verification.held) == len(IMAGES), "what a lock is held against"
+    assert verification.held is not None and len(verification.held.images) == len(IMAGES), "what a lock is held against"
     return dict(verification.links), dict(verification.unchecked)
 
 

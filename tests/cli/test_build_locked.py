@@ -241,6 +241,15 @@ def test_a_damaged_blob_of_the_cache_is_told_leaves_it_and_is_fetched_again(fold
     assert path.exists()
 
 
+def test_offline_the_way_out_of_a_damaged_cache_is_where_the_network_is(folder: Path) -> None:
+    good(folder, "fetch")
+    path = blob_of(folder, str(lock_of(folder).images[0].layers[1].blob))
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    write_manifest(folder, {"app:1": "docker://registry.example/app:1", "db:1": "oci:db"})
+    assert "it was removed from the cache: `shiplap fetch`, where there is a network" in refused(folder, "build", "--offline")
+
+
 def test_a_damaged_blob_of_somebody_else_s_cache_is_told_and_stays() -> None:
     if not nobody_can_run_it():
         pytest.skip("another user cannot run this checkout")

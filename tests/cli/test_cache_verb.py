@@ -140,6 +140,7 @@ def test_export_writes_what_the_lock_needs(cache: Cache, lock: Path) -> None:
     names = [digest.replace(":", "-") for digest in digests(CONFIG, LAYER)]
     assert run(cache, "export", "dl") == {"folder": "dl", "new": names, "present": []}
     assert run(cache, "export", "dl", "--lock", str(lock), "--link") == {"folder": "dl", "new": [], "present": names}
+    assert run(cache, "export", "--lock", str(lock), "--lock", lock.name, "dl")["present"] == names, "the folder is no lock"
     assert len(run(cache, "export", "dl", "--all")["new"]) == 1
     assert sorted(os.listdir(lock.parent / "dl")) == sorted([*names, sha256(OTHER).replace(":", "-")])
 

@@ -44,7 +44,7 @@ def test_json_is_one_object_and_the_maximum_only_cuts_what_is_listed(tmp_path: P
     done = shiplap_command("diff", a, b, "--json", "--max", "1")
     data = json.loads(done.stdout)
     assert done.returncode == 1 and done.stderr == ""
-    assert sorted(data) == ["a", "b", "difference", "equal"] and data["equal"] is False
+    assert sorted(data) == ["a", "b", "difference", "equal", "report"] and data["equal"] is False
     difference = data["difference"]
     assert difference["findings-total"] == 3 and len(difference["findings"]) == 1
     assert sum(group["count"] for group in difference["groups"]) == 3

@@ -127,7 +127,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeftBehind]:
 @pytest.mark.parametrize("out", [None, "OUT"])
 def test_the_store_is_the_one_from_the_original_images(left: LeftBehind, tmp_path: Path, out: str | None) -> None:
     said = run(tmp_path, str(left.root), *(["-o", out] if out else []))
-    assert "note: data-root: left out: sha256:" in said and "(no tag)" in said
+    assert f"note: {left.root}: left out: sha256:" in said and "(no tag)" in said
     manifest = (tmp_path / "shiplap.yaml").read_text()
     # The same manifest with the sources that the images came from: archives that the engine saved before it stopped.
     assert f"from: docker-root:{left.root}:built:1" in manifest
@@ -200,7 +200,7 @@ def test_a_data_root_without_tags_has_nothing_to_import(left: LeftBehind, tmp_pa
     root = left.copy(tmp_path)
     (root / "image/overlay2/repositories.json").write_text('{"Repositories":{}}')
     said = refused(tmp_path, str(root))
-    assert "docker has no image with a tag" in said and "NAME=docker-root:PATH:@sha256:" in said
+    assert f"{root} has no image with a tag" in said and "NAME=docker-root:PATH:@sha256:" in said
 
 
 def test_images_known_by_digest_only_are_left_out_and_further_digests_noted(left: LeftBehind, tmp_path: Path) -> None:

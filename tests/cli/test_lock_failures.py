@@ -218,3 +218,10 @@ def test_a_build_that_is_killed_while_it_fetches_leaves_the_cache_good(tmp_path:
     proxy.faults.clear()
     whole_cache(tmp_path)
     good(tmp_path, "build", "--locked")
+
+
+def test_a_lock_that_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path: Path) -> None:
+    write_manifest(tmp_path, {"app:1": "oci:layout"})
+    oci_layout(tmp_path / "layout", [APP])
+    said = refused(tmp_path, "lock", "--lock", "nowhere/my.lock.yaml")
+    assert said.startswith("cannot write the lock nowhere/my.lock.yaml: No such file or directory") and ".my.lock" not in said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from shiplap.cli.quantities import duration_text, rate_text, size_text
+from shiplap.cli.quantities import count_text, duration_text, rate_text, size_text
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ from shiplap.cli.quantities import duration_text, rate_text, size_text
 )
 def test_sizes_use_binary_units_and_never_show_1024_of_one(size_bytes: int, text: str) -> None:
     assert size_text(size_bytes) == text
+
+
+def test_one_is_singular() -> None:
+    assert [count_text(number, "layer") for number in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+    assert [count_text(number, "entry") for number in (1, 2)] == ["1 entry", "2 entries"]
 
 
 @pytest.mark.parametrize(

@@ -164,14 +164,16 @@ def test_a_library_that_cannot_be_loaded_is_missing_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("version", "code"),
     [
-        *((text, 0) for text in ("20.10.24", "20.10", "20", "24.0.7", "v26.1.5", "20.10.24+dfsg1", "29.7.2", "Docker 28")),
-        *((text, 1) for text in ("20.09", "19.03.15", "17.06", "30.0")),
-        *((text, 2) for text in ("new", "", "1.2.3.4")),
+        *((text, 0) for text in ("20.10.24", "20.10", "20", "24.0.7", "v26.1.5", "20.10.24+dfsg1", "28.5.2", "Docker 28", "docker:28")),
+        *((text, 0) for text in ("podman:5.4", "podman:4.3.1", "podman:5.8.6", "podman 4", "Podman 5")),
+        *((text, 1) for text in ("20.09", "19.03.15", "17.06", "29.0.1", "30.0", "podman:4.2", "podman:5.9", "podman:6", "podman:28.0")),
+        *((text, 2) for text in ("new", "", "1.2.3.4", "podman:", "lxc:5.4")),
     ],
 )
-def test_the_devices_docker_is_compared_with_the_tested_range(version: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_devices_engine_is_compared_with_the_tested_range(version: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     require("tar2sqfs")
     assert main(["doctor", "--target", version]) == code
     shown = capsys.readouterr().out
     if code == 1:
-        assert "use archive mode" in shown
+        assert "archive mode" in shown
+    assert ("is not tested by this release" in shown) == version.startswith("29")

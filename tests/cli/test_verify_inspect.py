@@ -10,6 +10,7 @@ from archives import docker_archive, oci_files
 from commandline import shiplap_command
 from registryserver import push, running_registry
 from requirement import require
+from shiplap.core.cache import Cache
 from storeimages import APP_IMAGE, IMAGES
 
 
@@ -81,9 +82,13 @@ def test_an_image_in_a_registry_is_inspected_with_the_options_of_the_other_verbs
         push(registry.address, "app", files, {"1": digest})
         words = ["inspect", f"docker://{registry.address}/app:1", "--cache", str(tmp_path / "cache"), "--json"]
         assert shiplap_command(*words).returncode == 1  # plain HTTP
+        plain = shiplap_command(*words, "--tls-verify=false")
+        layers = {blob for blob, _ in Cache(tmp_path / "cache").blobs()} - {digest, APP_IMAGE.config_digest}
         done = shiplap_command(*words, "--elf", "--tls-verify=false")
     assert (done.returncode, done.stderr) == (0, "")
     (thing,) = json.loads(done.stdout)["things"]
+    assert layers == set(), "without --elf the metadata are enough"
+    assert json.loads(plain.stdout)["things"] == [{**thing, "elf-audit": []}]
     assert (thing["kind"], thing["transport"], len(thing["elf-audit"])) == ("source", "docker", 1)
     assert [(image["config"], image["manifest"]) for image in thing["images"]] == [(APP_IMAGE.config_digest, digest)]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from archives import ImageSpec, oci_layout
+from archives import ImageSpec, docker_archive, oci_layout
 from images import file
 from layertar import build
 from locks import digest_of, good, lock_of, refused, run, two_images, write_manifest
@@ -50,6 +50,20 @@ def test_what_was_built_from_the_lock_holds_against_it(made: Path, thing: str) -
     assert ("lock's blobs" in links) == thing.startswith("shiplap-out")
     assert links["lock's manifests"].startswith("2 manifests have the digests that are locked")
     assert result["unchecked"] == []
+
+
+def test_of_an_archive_s_layers_no_registry_s_digest_is_claimed(tmp_path: Path) -> None:
+    docker_archive(tmp_path / "app.tar", [APP])
+    oci_layout(tmp_path / "db", [DB])
+    for images, said in (
+        ({"app:1": "docker-archive:app.tar"}, None),
+        ({"app:1": "docker-archive:app.tar", "db:1": "oci:db"}, "2 of 4 layers have the registry's digest that is locked"),
+    ):
+        write_manifest(tmp_path, images)
+        good(tmp_path, "lock")
+        good(tmp_path, "build", "--locked")
+        result = good(tmp_path, "verify", "shiplap-out", "--lock", "shiplap.lock.yaml")
+        assert {one["link"]: one["detail"] for one in result["links"]}.get("lock's blobs") == said
 
 
 def test_a_manifest_digest_without_bytes_is_said_to_be_unproven(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,7 @@ from cacheblobs import blob_file, child_environment, command, content, partial_f
 from shiplap.core.blobs import BlobCorrupt
 from shiplap.core.cache import Cache
 from shiplap.core.cache.export import ExportRefused, export
-from shiplap.core.cache.mirror import MirrorInvalid, fetch_from
+from shiplap.core.cache.mirror import MirrorInvalid, Unreachable, fetch_from
 from shiplap.core.progress import SILENT
 from smalldisk import with_small_disk
 
@@ -113,6 +114,25 @@ def fetched(cache: Cache, *mirrors: str, size_bytes: int | None = len(DATA)) -> 
     return found, notes.said
 
 
+def test_a_mirror_that_cannot_be_reached_is_given_up_with_one_note(cache: Cache, tmp_path: Path) -> None:
+    with served() as (url, _):
+        pass
+    notes, unreachable, other = Notes(), Unreachable(), folder(tmp_path / "dl", blob=DATA)
+    for digest in (sha256(b"1"), sha256(b"2"), DIGEST):
+        found = fetch_from([url, other], cache, digest, None, progress=notes, unreachable=unreachable)
+        assert found == (digest == DIGEST)
+    assert len(notes.said) == 1 and f"the mirror {url} cannot be reached, and is not asked again: Connection refused" in notes.said[0]
+    assert url in unreachable and other not in unreachable
+
+
+def test_a_mirror_that_says_no_once_is_asked_again(cache: Cache) -> None:
+    unreachable = Unreachable()
+    with served("500") as (url, server):
+        for _ in range(2):
+            fetch_from([url], cache, DIGEST, None, unreachable=unreachable)
+        assert len(server.asked) == 2 and url not in unreachable
+
+
 @pytest.mark.parametrize("size_bytes", [len(DATA), None])
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_a_folder_is_a_mirror(cache: Cache, tmp_path: Path, prefix: str, size_bytes: int | None) -> None:
@@ -209,7 +229,7 @@ def test_what_a_server_refuses_is_said_and_the_next_asked(cache: Cache, tmp_path
 
 def test_a_server_that_is_not_there_is_said(cache: Cache) -> None:
     found, notes = fetched(cache, "http://127.0.0.1:1/dl")
-    assert not found and "http://127.0.0.1:1/dl: cannot get" in notes[0] and "Connection refused" in notes[0]
+    assert not found and "http://127.0.0.1:1/dl cannot be reached" in notes[0] and "Connection refused" in notes[0]
 
 
 def test_a_redirection_is_followed_but_never_to_a_file(cache: Cache, tmp_path: Path) -> None:
@@ -236,10 +256,22 @@ def test_a_password_goes_to_its_server_alone_and_into_no_message(cache: Cache) -
     assert "secret" not in notes[0] and "hidden" not in notes[0]
 
 
-@pytest.mark.parametrize("mirror", ["ftp://example.org/dl", "", "s3://bucket", "http://[nonsense/"])
-def test_other_mirrors_are_refused(cache: Cache, mirror: str) -> None:
-    with pytest.raises(MirrorInvalid, match="is no mirror"):
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "ftp://example.org/dl",
+        "",
+        "s3://bucket",
+        "http://[nonsense/",
+        "ftp://u:secret@h",
+        "http://u:secret@[::1/",
+        "http://u:secret\u2100@h/",
+    ],
+)
+def test_other_mirrors_are_refused_without_their_password(cache: Cache, mirror: str) -> None:
+    with pytest.raises(MirrorInvalid, match="is no mirror") as caught:
         fetched(cache, mirror)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "dangling"])

@@ -217,6 +217,9 @@ def test_what_is_not_public_needs_a_user(bearer: Registry, tokens: TokenServer, 
     name = f"{bearer.address}/secret/app:1"
     error = failure(name, access_to(tmp_path / "a", tls_verify=False))
     assert isinstance(error, LoginNeeded) and "not logged in" in error.message
+    empty = authfile(tmp_path / "empty.json", {})
+    hint = str(failure(name, access_to(tmp_path / "a", tls_verify=False, authfile=empty)).hint)
+    assert hint.startswith(f"log in: skopeo login --authfile {empty} {bearer.address};")
     auth = authfile(tmp_path / "auth.json", {bearer.address: LOGIN})
     tokens.asked.clear()
     with opened(name, access_to(tmp_path / "b", tls_verify=False, authfile=auth)):
@@ -225,7 +228,7 @@ def test_what_is_not_public_needs_a_user(bearer: Registry, tokens: TokenServer, 
     error = failure(name, access_to(tmp_path / "c", tls_verify=False, authfile=authfile(auth, {bearer.address: "ci:wrong"})))
     assert isinstance(error, LoginNeeded) and f"user 'ci' of {auth}" in error.message
     # Who refused is the token server; where one logs in is the registry.
-    assert str(error.hint).startswith(f"log in again: skopeo login {bearer.address};")
+    assert str(error.hint).startswith(f"log in again: skopeo login --authfile {auth} {bearer.address};")
 
 
 def test_an_identity_token_is_exchanged(bearer: Registry, tokens: TokenServer, tmp_path: Path) -> None:

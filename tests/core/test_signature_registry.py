@@ -66,7 +66,8 @@ def pushed(registry: Registry, folder: Path, name: str, access: Access, *options
 
 
 def run_check(check: KeyCheck | PolicyCheck, locked: LockedImage, source: str) -> dict[str, str]:
-    image = Image(b"", locked.config, (), (), locked.platform, source)
+    manifest = locked.manifest.digest if locked.manifest else None
+    image = Image(b"", locked.config, (), (), locked.platform, source, manifest_digest=manifest)
     found: Signature = check(locked, image, parse_source(source))
     assert list(found) == sorted(found)
     return dict(found)

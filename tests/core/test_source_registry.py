@@ -136,6 +136,13 @@ def test_a_platform_that_an_index_has_not_is_refused_with_a_list_of_what_it_has(
     assert all(name in caught.value.message for name in ("linux/amd64", "linux/arm64/v8", "linux/arm/v6"))
 
 
+def test_an_image_for_another_platform_is_named_as_it_was_asked_for(registry: Registry, access: Access) -> None:
+    push(registry.address, "alone", oci_files([APP]))
+    with pytest.raises(NotInSource) as caught, opened(f"{registry.address}/alone", access, "linux/riscv64"):
+        pass
+    assert caught.value.message == f"{registry.address}/alone:latest is not for linux/riscv64; it is for linux/amd64"
+
+
 def test_without_a_platform_an_index_with_several_is_refused(registry: Registry, access: Access) -> None:
     push(registry.address, "several", oci_files([IndexSpec(PLATFORMS)]))
     with pytest.raises(NotInSource, match="images for several platforms"), opened(f"{registry.address}/several", access):

@@ -110,6 +110,12 @@ def test_an_address_gets_the_way_to_write_a_registrys_image(text: str) -> None:
     assert f"docker://{text.partition(':')[2].strip('/')}" in str(caught.value.hint)
 
 
+def test_upper_case_gets_the_lower() -> None:
+    with pytest.raises(SourceInvalid) as caught:
+        parse_source("registry.example.org:5000/Team/app:1")
+    assert "registry.example.org:5000/team/app:1" in str(caught.value.hint)
+
+
 def test_a_bare_file_name_gets_the_transport_to_write() -> None:
     with pytest.raises(SourceInvalid) as caught:
         parse_source("./app.tar")

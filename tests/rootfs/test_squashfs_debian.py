@@ -10,7 +10,7 @@ import pytest
 from archives import ImageSpec
 from debianimages import CAPABILITY, debian_images
 from shiplap.core.entries import Entry, Kind
-from shiplap.core.store.writer import SealedStoreWriter
+from shiplap.core.store.forms import form_of
 from shiplap.rootfs.sinks import SquashfsOptions, open_sink
 from sinktools import prepared
 from squashfsimages import Facts, facts
@@ -24,17 +24,22 @@ def images() -> Iterator[tuple[ImageSpec, ImageSpec]]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "engine", "driver"),
     [
-        SquashfsOptions(level=1, epoch=EPOCH),
-        SquashfsOptions(compression="gzip", level=1, block_size_bytes=1 << 20, epoch=EPOCH),
-        SquashfsOptions("tar2sqfs", level=1, epoch=EPOCH),
-        SquashfsOptions("mksquashfs", level=1, epoch=EPOCH),
+        (SquashfsOptions(level=1, epoch=EPOCH), "docker", "overlay2"),
+        (SquashfsOptions(compression="gzip", level=1, block_size_bytes=1 << 20, epoch=EPOCH), "podman", "overlay"),
+        (SquashfsOptions("tar2sqfs", level=1, epoch=EPOCH), "docker", "overlay2"),
+        (SquashfsOptions("mksquashfs", level=1, epoch=EPOCH), "docker", "overlay2"),
     ],
-    ids=["builtin", "builtin-gzip-1M", "tar2sqfs", "mksquashfs"],
+    ids=["builtin", "builtin-gzip-1M-podman", "tar2sqfs", "mksquashfs"],
 )
 def test_every_reader_sees_the_store_of_real_images(
-    options: SquashfsOptions, images: tuple[ImageSpec, ImageSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: SquashfsOptions,
+    engine: str,
+    driver: str,
+    images: tuple[ImageSpec, ImageSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prepared(options.tool, tmp_path, monkeypatch)
     seen: dict[tuple[bytes, ...], Facts] = {}
@@ -52,7 +57,8 @@ def test_every_reader_sees_the_store_of_real_images(
             capable += (b"security.capability", CAPABILITY.encode()) in entry.xattrs
             opaque += (b"trusted.overlay.opaque", b"y") in entry.xattrs
 
-        write(identity(found), [SealedStoreWriter(identity(found), put, lambda message: None)])
+        store = identity(found, engine=engine, driver=driver)
+        write(store, [form_of(store).image(store, put, lambda message: None)])
     # Real enough?
     assert kinds[Kind.REGULAR] > 500 and kinds[Kind.DIRECTORY] > 60 and kinds[Kind.SYMLINK] > 20, kinds
     assert kinds[Kind.HARDLINK] and kinds[Kind.CHARACTER] >= 2 and setuid >= 5 and capable == 2 and opaque, kinds

@@ -37,7 +37,7 @@ def test_every_reader_sees_a_thousand_random_trees(image: int, tmp_path: Path) -
     assert_every_reader_sees(tmp_path / "image", expected_facts(entries), tmp_path)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**64), compression=st.sampled_from(["none", "zstd", "lz4", "gzip"]), tails=st.booleans())
 def test_a_random_tree_comes_out(seed: int, compression: str, tails: bool, tmp_path: Path) -> None:
     entries = random_tree(random.Random(seed))
