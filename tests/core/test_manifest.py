@@ -165,7 +165,7 @@ name: again
         "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker,"
         " where the engine would hide or delete it",
         "  shiplap.yaml:18:24: budget.store-image: `200MB`: write a size such as 128K, 256M, 16G or 131072 (K, M and G are powers of 1024)",
-        "  shiplap.yaml:20:3: containers: not yet implemented for driver vfs in this release",
+        "  shiplap.yaml:20:3: containers: not yet implemented for driver containerd in this release",
         "  shiplap.yaml:20:43: `no` is true or false in YAML 1.1 and text in YAML 1.2: write true or false, or quote it",
         "  shiplap.yaml:21:1: the key `name` stands here a second time; the first is on line 2",
     ]
