@@ -24,6 +24,8 @@ PROGRAMS = {
     "shellcheck": ("shellcheck",),
     "systemd": ("systemd-analyze",),
     "shells": ("dash", "busybox", "bash"),
+    "gpt": ("sfdisk", "sgdisk"),
+    "snippets": ("dash", "shellcheck", "grub-script-check", "dtc"),
 }
 # Heavy or rare: demanded only by name, never by `all`.
 BY_NAME_ONLY = ("engines-newer", "tools-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries", "power-cuts")
