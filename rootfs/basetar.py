@@ -65,15 +65,27 @@ def _limited(pieces: Iterator[bytes], path: Path, limit_bytes: int) -> Iterator[
 @contextmanager
 def _spooled(pieces: Iterator[bytes], path: Path) -> Iterator[FileSlice]:
     size_bytes = checked_bytes = 0
-    with tempfile.TemporaryFile(prefix="shiplap-base-") as spool:
+    try:
+        spool = tempfile.TemporaryFile(prefix="shiplap-base-", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        raise _no_room(path, error.strerror) from error
+    with spool:
         for piece in pieces:
             if size_bytes >= checked_bytes:
                 if shutil.disk_usage(tempfile.gettempdir()).free < _ROOM_CHECK_BYTES:
-                    raise OutsideFailure(f"no room to uncompress {path} in {tempfile.gettempdir()}", hint="set TMPDIR to a larger disk")
+                    raise _no_room(path, "the disk is nearly full")
                 checked_bytes = size_bytes + _ROOM_CHECK_BYTES // 2
-            spool.write(piece)
             size_bytes += len(piece)
-        spool.flush()
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[spool.write(view) :]
+                except OSError as error:
+                    raise _no_room(path, error.strerror) from error
         if size_bytes == 0:
             raise BaseUnreadable(f"the base root file system {path} is empty")
         yield FileSlice(spool.fileno(), 0, size_bytes, path.name)
+
+
+def _no_room(path: Path, why: str | None) -> OutsideFailure:
+    return OutsideFailure(f"cannot uncompress {path} into {tempfile.gettempdir()}: {why}", hint="set TMPDIR to a larger disk")

@@ -234,6 +234,15 @@ class BaseTree:
             self._contents[inode] = entry.content
         self._replace(folder, name, inode, where)
 
+    def remove(self, path: bytes) -> None:
+        """Take a name of a file away, where there is one: something of ours that contains it comes in its place."""
+        folder, name = self._parent(path, f"{self._what}, {printable(path)}")
+        assert folder.children is not None
+        old = folder.children.get(name)
+        if old is not None and old.kind is not Kind.DIRECTORY:
+            old.names -= 1
+            del folder.children[name]
+
     def graft(self, folder: bytes, entries: Iterator[Entry]) -> None:
         """Put a whole tree (its root first) below the directory ``folder``, which must be missing or empty. Raises RootRefused."""
         where = f"{self._what}, {printable(folder)}"

@@ -77,7 +77,7 @@ def read_store_folder(folder: Path, advance: Callable[[int], object] = lambda am
         isinstance(mode, str) and isinstance(engine, str) and isinstance(store_path, str) and isinstance(identity.get("platform"), str)
     ):
         raise StoreFolderRefused(f"{folder}/store.json does not say what the store is")
-    if not store_path.startswith("/") or ".." in store_path.split("/"):
+    if not store_path.startswith("/") or not store_path.strip("/") or {".", ".."} & set(store_path.split("/")):
         raise StoreFolderRefused(f"{folder}/store.json names the store path {store_path!r:.80}")
     if not isinstance(epoch, int) or not 0 <= epoch <= EPOCH_MAX:
         raise StoreFolderRefused(f"{folder}/store.json has no epoch")

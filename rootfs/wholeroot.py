@@ -20,6 +20,7 @@ from shiplap.rootfs.sinks import SquashfsOptions, open_sink
 from shiplap.rootfs.squashfs.reader import SquashfsReader
 from shiplap.rootfs.storefolder import StoreFolder, kit_entries, kit_image
 from shiplap.rootfs.target.conf import merge_config
+from shiplap.verity.discoverable import partition_uuids
 from shiplap.verity.format import format_file
 from shiplap.verity.identity import file_salt, pad_file, uuid_for_salt
 from shiplap.verity.parameters import VerityParameters
@@ -73,7 +74,8 @@ def check_kit(store: StoreFolder, placement: str) -> None:
     if store.kit is None:
         return
     image = kit_image(store.kit)
-    fits = {"partition": image.startswith("PARTUUID="), "tree": image == "", "file": image.startswith(f"{store.store_path}/")}
+    partition = f"PARTUUID={partition_uuids(store.root_hash)[0]}" if store.root_hash else None
+    fits = {"partition": image == partition, "tree": image == "", "file": image.startswith(f"{store.store_path}/")}
     if not fits[placement]:
         raise RootRefused(
             f"the target kit looks for the store at {image or 'its mount point'}, which is not where --placement {placement} puts it",
@@ -96,7 +98,9 @@ def write_root(plan: RootPlan, base: FileSlice, what: str, stage: Stage, progres
         _add_store(tree, plan, stack)
         if plan.store.kit is not None:
             for entry in stack.enter_context(kit_entries(plan.store.kit)):
-                tree.put(_merged(tree, entry, progress) if entry.path == DAEMON_JSON else entry)
+                if entry.path == DAEMON_JSON:
+                    entry = _merged(tree, entry, progress)
+                tree.put(entry)
         _say_notes(tree, progress, what)
         meter = Meter(progress)
         with meter.task(f"pack {IMAGE}"), open_sink(plan.form, image, meter.advance) as put:
@@ -134,6 +138,7 @@ def _merged(tree: BaseTree, entry: Entry, progress: Progress) -> Entry:
     base = parse_object(theirs, what="/etc/docker/daemon.json of the base", limit_bytes=_CONFIG_BYTES)
     ours = parse_object(b"".join(entry.content.chunks()), what="the target kit's daemon.json", limit_bytes=_CONFIG_BYTES)
     merged = merge_config(base, ours, "the base root file system", "the target kit")
+    tree.remove(DAEMON_JSON)
     progress.note("/etc/docker/daemon.json has the keys of the base's own file and the target kit's")
     text = json.dumps(merged, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
     return replace(entry, content=Bytes(text))
@@ -141,7 +146,7 @@ def _merged(tree: BaseTree, entry: Entry, progress: Progress) -> Entry:
 
 def _say_notes(tree: BaseTree, progress: Progress, what: str) -> None:
     for paths, said in (
-        ([path for path in tree.replaced if path != DAEMON_JSON], "replaced by ours"),
+        (tree.replaced, "replaced by ours"),
         (tree.sockets, "left out: a socket"),
         (tree.xattrs_left_out, "some of its extended attributes are left out: SquashFS has user, trusted and security ones only"),
     ):

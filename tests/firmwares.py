@@ -13,6 +13,7 @@ from images import CAPABILITY, X, character, directory, file, hardlink, symlink
 from layertar import build
 from shiplap.rootfs.target.kit import target_tar
 from shiplap.rootfs.target.settings import TargetSettings
+from shiplap.verity.discoverable import partition_uuids
 from storeimages import APP_IMAGE, EPOCH
 
 OS_RELEASE = b'ID=base\nPRETTY_NAME="a base"\n'
@@ -47,7 +48,9 @@ def add_kit(out: Path, placement: str, **settings: Any) -> None:
     """target.tar, as `shiplap build` writes it, and its line in SHA256SUMS."""
     store = json.loads((out / "store.json").read_text())
     name = next(name for name in ("store.squashfs", "images.tar") if (out / name).exists())
-    places = {"file": f"/usr/share/shiplap/{name}", "partition": "PARTUUID=00000000-0000-0000-0000-000000000000", "tree": ""}
+    sealed = out / "store.roothash"
+    uuid = partition_uuids(sealed.read_text().strip())[0] if sealed.exists() else ""
+    places = {"file": f"/usr/share/shiplap/{name}", "partition": f"PARTUUID={uuid}", "tree": ""}
     where = "archive" if store["mode"] == "archive" else "image"
     data = target_tar(
         TargetSettings(

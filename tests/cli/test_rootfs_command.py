@@ -188,12 +188,26 @@ def test_files_of_the_base_that_ours_replace_are_named(stores: dict[str, Path], 
 
 def test_the_engine_s_configuration_is_merged(stores: dict[str, Path], tmp_path: Path) -> None:
     base = build([*BASE_ITEMS, file("etc/docker/daemon.json", b'{"log-driver":"local"}')])
-    image = made(tmp_path, stores["file"], base=base) / "rootfs.squashfs"
+    done = rootfs(tmp_path, stores["file"], base=base)
+    assert "daemon.json has the keys of the base's own file and the target kit's" in done.stderr
+    assert "replaced by ours" not in done.stderr
+    image = tmp_path / "fw/rootfs.squashfs"
     assert json.loads(read(image, b"etc/docker/daemon.json")) == {"log-driver": "local", "storage-driver": "overlay2"}
     for theirs, words in ((b'{"storage-driver":"vfs"}', "sets storage-driver"), (b"{", "daemon.json of the base")):
         done = rootfs(tmp_path, stores["file"], base=build([*BASE_ITEMS, file("etc/docker/daemon.json", theirs)]))
         assert done.returncode == 2
         assert words in done.stderr
+
+
+def test_a_store_at_the_root_of_everything_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+    for path in ("/", "relative", "/a/../b"):
+        copy = tmp_path / "copy"
+        shutil.copytree(stores["no kit"], copy)
+        text = (copy / "store.json").read_text().replace("/usr/share/shiplap", path)
+        (copy / "store.json").write_text(text)
+        subprocess.run("sha256sum store.* >SHA256SUMS", shell=True, cwd=copy, check=True)
+        assert "names the store path" in refused(tmp_path, copy)
+        shutil.rmtree(copy)
 
 
 def test_without_a_kit_a_note_says_so(stores: dict[str, Path], tmp_path: Path) -> None:
@@ -256,8 +270,11 @@ def test_a_hostile_base_is_one_clear_error(stores: dict[str, Path], tmp_path: Pa
     assert "Traceback" not in rootfs(tmp_path, stores["file"], base=build(HOSTILE[said])).stderr
 
 
-def test_a_kit_of_another_shape_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("placement", "image"), [("file", "/elsewhere/store.squashfs"), ("partition", "PARTUUID=00000000-0000-0000-0000-000000000000")]
+)
+def test_a_kit_that_looks_elsewhere_is_refused(stores: dict[str, Path], tmp_path: Path, placement: str, image: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(stores["no kit"], copy)
-    add_kit(copy, "file", image="/elsewhere/store.squashfs")
-    assert "looks for the store at /elsewhere/store.squashfs" in refused(tmp_path, copy)
+    add_kit(copy, placement, image=image)
+    assert f"looks for the store at {image}" in refused(tmp_path, copy, "--placement", placement)

@@ -17,7 +17,7 @@ from images import ACL, CAPABILITY, X, block, character, directory, fifo, file, 
 from layertar import TarItem, build, item
 from shiplap.core.compression import TooLarge
 from shiplap.core.entries import Bytes, Entry, FileSlice, Kind
-from shiplap.core.errors import Refused
+from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.rootfs.basetar import BaseUnreadable, open_base_tar
 from shiplap.rootfs.basetree import BaseTree, RootRefused
 
@@ -227,6 +227,13 @@ def test_gnu_and_pax_tars_of_real_programs_are_read(tmp_path: Path) -> None:
         path = f"{'d' * 120}/{'e' * 120}".encode()
         assert found[path + b"/link"].link == b"/" + b"t" * 150
         assert tarfile.open(names).getmember(f"./{path.decode()}/f").size == 3
+
+
+def test_no_room_to_uncompress_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "base").write_bytes(subprocess.run(["gzip", "-c"], input=build([file("x")]), capture_output=True, check=True).stdout)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(OutsideFailure, match=r"cannot uncompress .* No such file"), open_base_tar(tmp_path / "base", 1 << 30):
+        pass
 
 
 def test_what_is_no_base_is_refused(tmp_path: Path) -> None:
