@@ -41,8 +41,9 @@ def reference(shared: Path) -> dict[str, bytes]:
 
 
 def made(shared: Path, out: Path, *words: str, base: Path | None = None, **options: Any) -> dict[str, bytes]:
-    command = [*COMMAND, "rootfs", "--base", str(base or shared / "base.tar"), "--store", str(shared / "store"), "-o", str(out),
-               "--placement", "partition", "--compression", "none", "--disk", "--data-size", "2M", "--progress", "quiet", *words]  # fmt: skip
+    base = base or shared / "base.tar"
+    wanted = ("--placement", "partition", "--compression", "none", "--disk", "--data-size", "2M", "--progress", "quiet")
+    command = [*COMMAND, "rootfs", "--base", str(base), "--store", str(shared / "store"), "-o", str(out), *wanted, *words]
     done = subprocess.run(
         command, env=environment(options.pop("env", None)), capture_output=True, text=True, check=False, timeout=60, **options
     )
