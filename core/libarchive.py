@@ -90,6 +90,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 # These end an archive that has failed already; what they say is no news.
 _UNCHECKED = frozenset(("write_free", "write_fail", "read_free"))
 
+READ_FILTERS = ("lz4", "lzip", "lzma", "compress")
+"""What :func:`decompressed` reads."""
+
 # The function that says which build of a library is loaded, not which one libarchive was compiled with.
 _VERSION_FUNCTIONS = {
     "liblz4": "LZ4_versionString",
@@ -408,7 +411,7 @@ def decompressed(descriptor: int) -> Iterator[bytes]:
     if archive is None:
         raise MemoryError("archive_read_new")
     try:
-        for name in ("lz4", "lzip", "lzma", "compress"):
+        for name in READ_FILTERS:
             try:
                 getattr(library, f"archive_read_support_filter_{name}")(archive)
             except LibarchiveError as error:
