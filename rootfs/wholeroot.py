@@ -14,7 +14,7 @@ from shiplap.core.jsontext import parse_object
 from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import Meter, Progress
-from shiplap.core.store.writer import as_squashfs_keeps
+from shiplap.core.store.squashfssink import as_squashfs_keeps
 from shiplap.rootfs.basetree import BaseTree, RootRefused
 from shiplap.rootfs.sinks import SquashfsOptions, open_sink
 from shiplap.rootfs.squashfs.reader import SquashfsReader

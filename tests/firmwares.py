@@ -39,9 +39,17 @@ def store_folder(out: Path, *words: str, image: ImageSpec = APP_IMAGE, kit: bool
     archive = docker_archive(out.parent / f"{out.name}-images.tar", [image])
     done = shiplap_command("build", f"docker-archive:{archive}", "-o", str(out), "--source-date-epoch", str(EPOCH), *words)
     assert done.returncode == 0, done.stderr
+    drop_kit(out)
     if kit:
         add_kit(out, placement, **settings)
     return out
+
+
+def drop_kit(out: Path) -> None:
+    """Take the build's own target.tar away, as builds of other engines have none."""
+    (out / "target.tar").unlink(missing_ok=True)
+    sums = out / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(keepends=True) if not line.endswith("  target.tar\n")))
 
 
 def add_kit(out: Path, placement: str, **settings: Any) -> None:

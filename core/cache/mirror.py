@@ -152,7 +152,9 @@ def _mirror(text: str) -> _Mirror:
         try:
             return _Web(text)
         except ValueError:  # its text may quote a password
-            raise MirrorInvalid(f"'{_public(text)}' is no mirror that could be asked", hint="write http://[USER:PASSWORD@]HOST[:PORT]/PATH") from None
+            raise MirrorInvalid(
+                f"'{_public(text)}' is no mirror that could be asked", hint="write http://[USER:PASSWORD@]HOST[:PORT]/PATH"
+            ) from None
     if scheme == "file":
         return _Folder(urllib.parse.unquote(urllib.parse.urlsplit(text).path))
     if scheme or not text:

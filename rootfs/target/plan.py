@@ -11,6 +11,7 @@ from shiplap.core.manifest.model import Manifest
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.target.containers import containers_of
 from shiplap.rootfs.target.settings import DataRoot, TargetSettings
+from shiplap.verity.discoverable import partition_uuids
 
 HASH_TREE = "store.verity"
 
@@ -69,12 +70,3 @@ def with_hashes(
 def is_sealed(manifest: Manifest) -> bool:
     """Whether the device opens the store through dm-verity: it has a tree, and nothing says otherwise."""
     return "verity" in manifest.outputs and manifest.verity.seal != "never" and manifest.verity.check != "sha256"
-
-
-def partition_uuids(root_hash: str) -> tuple[str, str]:
-    """UUIDs of the data and the hash partition: the first and the last 128 bits of the root hash."""
-    return _uuid(root_hash[:32]), _uuid(root_hash[-32:])
-
-
-def _uuid(digits: str) -> str:
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))

@@ -16,13 +16,7 @@ from boot.machine import Kernel, Machine, initramfs
 from commandline import shiplap_command
 from engines import runnable
 from requirement import missing, require
-from shiplap.core.entries import FileSlice
-from shiplap.core.limits import Limits
-from shiplap.core.progress import SILENT
-from shiplap.rootfs.basetree import BaseTree
 from shiplap.rootfs.kernelcheck import StoreNeeds, Weight, check_kernel, read_config
-from shiplap.rootfs.sinks import SquashfsOptions
-from shiplap.rootfs.wholeroot import file_entries, write_root
 
 EPOCH = 1700000000
 LAST_WORDS = b"""\
@@ -79,15 +73,13 @@ def firmware(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
     done = shiplap_command("build", "-f", str(work / "shiplap.yaml"), "-o", str(work / "out"))
     assert done.returncode == 0, done.stderr
     (work / "base.tar").write_bytes(base_tar(LAST_WORDS.decode(), {"etc/init.d/S50flip": (0o755, FLIP)}))
-    tree = BaseTree("base.tar", EPOCH)
-    for path in (work / "base.tar", work / "out/target.tar"):
-        with path.open("rb") as file:
-            tree.read(FileSlice(os.dup(file.fileno()), 0, path.stat().st_size), Limits().entries)
-    for entry in file_entries("/usr/share/shiplap", [work / "out/store.squashfs", work / "out/store.verity"], EPOCH):
-        tree.put(entry)
-    options = SquashfsOptions(tool="builtin", compression="zstd", level=1, block_size_bytes=131072, epoch=EPOCH)
-    made = write_root(tree, options, work / "rootfs.squashfs", work / "rootfs.verity", None, SILENT)
-    return Firmware(booted, initramfs(booted, work / "initrd"), work / "rootfs.squashfs", work / "rootfs.verity", made.root_hash)
+    done = shiplap_command(
+        "rootfs", "--base", str(work / "base.tar"), "--store", str(work / "out"), "-o", str(work / "root"), "--level", "1",
+        "--source-date-epoch", str(EPOCH),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    root_hash = (work / "root/rootfs.roothash").read_text().strip()
+    return Firmware(booted, initramfs(booted, work / "initrd"), work / "root/rootfs.squashfs", work / "root/rootfs.verity", root_hash)
 
 
 def test_nothing_is_missing_in_the_kernel_that_boots(firmware: Firmware) -> None:

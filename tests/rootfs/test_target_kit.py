@@ -21,8 +21,8 @@ from shiplap.core.reference import parse_reference
 from shiplap.rootfs.target.conf import container_file, daemon_json, merge_config, store_conf
 from shiplap.rootfs.target.containers import containers_of
 from shiplap.rootfs.target.kit import target_files, target_tar
-from shiplap.rootfs.target.plan import partition_uuids
 from shiplap.rootfs.target.settings import DataRoot, TargetRefused, TargetSettings
+from shiplap.verity.discoverable import partition_uuids
 from storeimages import APP, BASE
 
 KIT = Path(__file__).resolve().parents[2] / "rootfs/target/files"
