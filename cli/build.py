@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ from shiplap.rootfs.sinks import SquashfsOptions
 from shiplap.rootfs.sinks.erofs import ErofsOptions
 from shiplap.rootfs.storecosts import StoreCosts, layers_costs
 from shiplap.rootfs.storeimage import StorePlan, describe_form, write_store_artifacts
+from shiplap.rootfs.target.kit import target_tar
+from shiplap.rootfs.target.plan import is_sealed, target_settings, with_hashes
+from shiplap.rootfs.target.settings import TargetSettings
 from shiplap.verity.identity import erofs_uuid
 
 NAME = "build"
@@ -46,6 +49,7 @@ shiplap build --mode archive docker-archive:app.tar    a `docker load`-able arch
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """
 DEFAULT_OUT = "shiplap-out"
+_NO_BRIDGE = ("--network=none", "--network=host")
 _NO_BUDGET = "`budget: {store-image: …}` is not checked: this build writes no store image"
 
 
@@ -123,6 +127,7 @@ class _Build:
     jobs: int | None
     lock: Lock | None = None
     allow_foreign_elf: tuple[str, ...] = ()
+    sums: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def identity(self, epoch: int, options: Mapping[str, Any]) -> StoreIdentity:
         manifest = self.manifest
@@ -156,6 +161,7 @@ class _Build:
             jobs=self.jobs,
         )
         tools = [describe_form(form)] if plan.image_name else []
+        target = target_settings(manifest, identity, plan.image_name)
         if manifest.budget_store_image_bytes is not None and plan.image_name is None:
             self.console.note(_NO_BUDGET)
         made = write_store_artifacts(plan, self.stage, self.console.progress, self._elf_audit(identity))
@@ -170,6 +176,8 @@ class _Build:
             "store-path": manifest.store_path,
             **dict(identity.options),
         }
+        if target is not None and plan.image_name is not None:
+            asked["target"] = self._target(target, plan.image_name, epoch, made.root_hash)
         outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal, made.costs, made.elf)
         return _Finished(outputs, epoch, made.root_hash)
 
@@ -212,6 +220,7 @@ class _Build:
         form = {"compression": wanted.compression, "level": wanted.level}
         identity = self.identity(epoch, {"archive": form})
         self.stage.write("store.json", identity.to_json())
+        target = target_settings(manifest, identity, archive_name(wanted.compression))
         audit = self._elf_audit(identity)
         if manifest.budget_store_image_bytes is not None:
             self.console.note(_NO_BUDGET)
@@ -229,11 +238,32 @@ class _Build:
             )
         elf = audit.conclude(self.console.note)
         asked = {"mode": "archive", "engine": manifest.engine, "archive": form}
+        if target is not None:
+            asked["target"] = self._target(target, archive_name(wanted.compression), epoch, None)
         # Compressed bytes depend on the compressor's version; these do not.
         plain = {"sha256": made.sha256, "size_bytes": made.size_bytes}
         tools = [{"tool": "libarchive", **made.compression, "uncompressed": plain}]
         outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None, None, elf)
         return _Finished(outputs, epoch, None)
+
+    def _target(self, settings: TargetSettings, artifact: str, epoch: int, root_hash: str | None) -> dict[str, Any]:
+        """Write target.tar, which belongs to the finished ``artifact``; returns what record.json says of it."""
+        manifest = self.manifest
+        artifact_sha256, size_bytes = self._sum(artifact)
+        settings = with_hashes(settings, manifest, artifact_sha256, size_bytes, root_hash)
+        self.stage.write("target.tar", target_tar(settings, epoch))
+        networks = [word for one in settings.containers for word in one.options if word.startswith("--network=")]
+        return {
+            "bridge": len(networks) < len(settings.containers) or any(word not in _NO_BRIDGE for word in networks) or not networks,
+            "check": settings.check,
+            "containers": [one.name for one in settings.containers],
+            "data-root": settings.data_root.path,
+            "init": list(settings.init),
+            "on-corruption": settings.on_corruption,
+            "persistence": settings.data_root.persistence,
+            "placement": manifest.device.placement,
+            "sealed": root_hash is not None and is_sealed(manifest),
+        }
 
     def _epoch(self) -> tuple[int, str]:
         return choose_epoch(
@@ -271,9 +301,12 @@ class _Build:
         return {**outputs, "record.json": self._sum("record.json")}
 
     def _sum(self, name: str) -> tuple[str, int]:
-        path = self.stage.path(name)
-        with self.console.progress.task(f"sha256 of {name}", path.stat().st_size) as task:
-            return sha256_file(path, task.advance)
+        """Of a finished artifact; each is read once."""
+        if name not in self.sums:
+            path = self.stage.path(name)
+            with self.console.progress.task(f"sha256 of {name}", path.stat().st_size) as task:
+                self.sums[name] = sha256_file(path, task.advance)
+        return self.sums[name]
 
 
 def _manifest(arguments: argparse.Namespace) -> Manifest:

@@ -1,6 +1,7 @@
 """``shiplap doctor``: what is installed, in which version, and what to install.
 
-It only looks. Every fault of a tool ends up in the table, never as an error of the doctor.
+It only looks. Every fault of a tool ends up in the table, never as an error of the doctor. With ``--kernel`` it also holds a device's
+kernel against what a store needs.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from shiplap.cli.console import Console
+from shiplap.cli.kernel import kernel_data, kernel_text, look_at_kernel
 from shiplap.core import run as programs
 from shiplap.core.errors import Refused, ShiplapError
 from shiplap.core.record import ENGINE_RANGE
@@ -23,6 +26,8 @@ EXAMPLES = """
   shiplap doctor                      exit 0: the default build can run here; 3: something is missing
   shiplap doctor --target 24.0.7      does a store of this release suit Docker 24.0.7 on the device?
   shiplap doctor --target podman:5.4  the same of Podman
+  shiplap doctor --kernel linux/.config --store shiplap-out     does this kernel have what that store needs?
+  shiplap doctor --kernel running     the same of the kernel that runs here, for a default store
 """
 
 _TITLES = {"docker": "Docker", "podman": "Podman"}
@@ -149,16 +154,23 @@ _MKFS_EROFS_OLDEST = (1, 8)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """``--target [ENGINE:]VERSION``."""
+    """``--target [ENGINE:]VERSION``, ``--kernel CONFIG [--store OUT]``."""
     parser.add_argument(
         "--target",
         metavar="[ENGINE:]VERSION",
         help="version of Docker (or podman:VERSION) on the device, to compare with what this release supports",
     )
+    parser.add_argument("--kernel", metavar="CONFIG", help="the .config of the device's kernel, or `running` for this system's")
+    parser.add_argument(
+        "--store", type=Path, metavar="OUT", help="with --kernel: the build whose store it has to serve (default: a default store)"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Look, print, and return 3 when the default build cannot run, 1 when the target is not supported."""
+    """Look, print, and return 3 when the default build cannot run, 1 when the device's engine or kernel does not suit."""
+    if arguments.store is not None and arguments.kernel is None:
+        raise TargetInvalid("--store says what a kernel has to serve, and there is no --kernel")
+    kernel = None if arguments.kernel is None else look_at_kernel(arguments.kernel, arguments.store)
     target = None if arguments.target is None else _target(arguments.target)
     findings = [look(tool) for tool in TOOLS]
     missing = [finding for finding in findings if finding.version is None and finding.tool.needed]
@@ -180,11 +192,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         "install": packages,
         **ENGINE_RANGE,
         "target": None if target is None else {"engine": target.engine, "version": target.text, "supported": supported},
+        "kernel": None if kernel is None else kernel_data(kernel),
     }
-    console.result(data, _text(findings, packages, target))
+    text = _text(findings, packages, target)
+    console.result(data, text if kernel is None else f"{text}\n\n{kernel_text(kernel)}")
     if missing:
         return 3
-    return 0 if supported else 1
+    return 0 if supported and (kernel is None or kernel.is_usable) else 1
 
 
 def look(tool: Tool) -> Finding:

@@ -58,6 +58,16 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "entry_set_gid": (None, (_POINTER, ctypes.c_int64)),
     "entry_set_size": (None, (_POINTER, ctypes.c_int64)),
     "entry_set_mtime": (None, (_POINTER, _TIME, ctypes.c_long)),
+    "read_new": (_POINTER, ()),
+    "read_free": (_INT, (_POINTER,)),
+    "read_support_format_raw": (_INT, (_POINTER,)),
+    "read_support_filter_lz4": (_INT, (_POINTER,)),
+    "read_support_filter_lzip": (_INT, (_POINTER,)),
+    "read_support_filter_lzma": (_INT, (_POINTER,)),
+    "read_support_filter_compress": (_INT, (_POINTER,)),
+    "read_open_fd": (_INT, (_POINTER, _INT, ctypes.c_size_t)),
+    "read_next_header": (_INT, (_POINTER, ctypes.POINTER(_POINTER))),
+    "read_data": (ctypes.c_ssize_t, (_POINTER, _POINTER, ctypes.c_size_t)),
     "write_new": (_POINTER, ()),
     "write_free": (_INT, (_POINTER,)),
     "write_fail": (_INT, (_POINTER,)),
@@ -78,7 +88,10 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "write_finish_entry": (_INT, (_POINTER,)),
 }
 # These end an archive that has failed already; what they say is no news.
-_UNCHECKED = frozenset(("write_free", "write_fail"))
+_UNCHECKED = frozenset(("write_free", "write_fail", "read_free"))
+
+READ_FILTERS = ("lz4", "lzip", "lzma", "compress")
+"""What :func:`decompressed` reads."""
 
 # The function that says which build of a library is loaded, not which one libarchive was compiled with.
 _VERSION_FUNCTIONS = {
@@ -385,3 +398,32 @@ def compressor(name: str, level: int, write: Callable[[bytes], object], threads:
         yield stream
         if name == "lz4" and not stream.taken_bytes:
             raise ValueError("lz4 cannot compress nothing: libarchive (3.4 to 3.8) ends the process with a segmentation fault")
+
+
+def decompressed(descriptor: int) -> Iterator[bytes]:
+    """The uncompressed bytes of the lz4, lzip, lzma or compress (``.Z``) stream at the file's position, in bounded pieces.
+
+    What :mod:`shiplap.core.compression` reads itself (gzip, bzip2, xz, zstd) is not read here. Raises LibarchiveError,
+    ProgramMissing where this build lacks the compression.
+    """
+    library = _library()
+    archive = library.archive_read_new()
+    if archive is None:
+        raise MemoryError("archive_read_new")
+    try:
+        for name in READ_FILTERS:
+            try:
+                getattr(library, f"archive_read_support_filter_{name}")(archive)
+            except LibarchiveError as error:
+                # It would start an external program of that name.
+                raise ProgramMissing(f"this libarchive ({versions()['libarchive']}) was built without {name}") from error
+        library.archive_read_support_format_raw(archive)
+        library.archive_read_open_fd(archive, descriptor, CHUNK_BYTES)
+        entry = _POINTER()
+        if library.archive_read_next_header(archive, ctypes.byref(entry)):
+            return  # ARCHIVE_EOF: nothing in it
+        buffer = ctypes.create_string_buffer(CHUNK_BYTES)
+        while count := library.archive_read_data(archive, buffer, CHUNK_BYTES):
+            yield buffer.raw[:count]
+    finally:
+        library.archive_read_free(archive)

@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,14 +50,18 @@ class OutputUnusable(Refused):
 class Stage:
     """A folder of artifacts in the making. ``path(name)`` is where to write; ``publish`` makes them real."""
 
-    def __init__(self, out: Path, folder: Path) -> None:
+    def __init__(self, out: Path, folder: Path, artifacts: Sequence[str] = ARTIFACTS) -> None:
         self.out = out
         self.folder = folder
+        self._artifacts = artifacts
 
     def path(self, name: str) -> Path:
-        if name not in ARTIFACTS:
+        """Where to write the artifact ``name``, which may lie in a subfolder (``boot/…``)."""
+        if name not in self._artifacts:
             raise AssertionError(f"{name} is no artifact")
-        return self.folder / name
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def write(self, name: str, data: bytes) -> None:
         self.path(name).write_bytes(data)
@@ -71,7 +75,7 @@ class Stage:
             os.fsync(file.fileno())
 
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.folder.iterdir())
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir())
 
     def publish(self, sums: dict[str, str]) -> None:
         """Write ``SHA256SUMS`` from ``sums`` (name → hex) and move everything into place."""
@@ -82,19 +86,25 @@ class Stage:
             self.path(name).chmod(0o644)  # whatever the umask
             with self.path(name).open("rb") as file:
                 os.fsync(file.fileno())
-        for name in (SUMS_NAME, *(stale for stale in ARTIFACTS if stale not in sums and stale != SUMS_NAME)):
+        folders = {(self.out / name).parent for name in self._artifacts}
+        for name in (SUMS_NAME, *(stale for stale in self._artifacts if stale not in sums and stale != SUMS_NAME)):
             (self.out / name).unlink(missing_ok=True)
         _sync_folder(self.out)
         for name in names:
+            (self.out / name).parent.mkdir(mode=0o755, exist_ok=True)
             self.path(name).replace(self.out / name)
-        _sync_folder(self.out)
+        for folder in sorted(folders):
+            if folder.is_dir():
+                _sync_folder(folder)
         self.path(SUMS_NAME).replace(self.out / SUMS_NAME)
         _sync_folder(self.out)
 
 
 @contextmanager
-def staged_output(out: Path) -> Iterator[Stage]:
+def staged_output(out: Path, artifacts: Sequence[str] = ARTIFACTS) -> Iterator[Stage]:
     """A stage in ``out``, which is made when missing; without ``publish`` nothing of it stays.
+
+    ``artifacts``: every name that may be written, and may therefore be removed; SUMS_NAME is one of them.
 
     One build at a time: a second one on the same folder is refused. Raises OutputUnusable, and
     OutsideFailure when the disk is full.
@@ -113,7 +123,7 @@ def staged_output(out: Path) -> Iterator[Stage]:
             raise OutputUnusable(
                 f"another build is writing to {out}", hint="wait for it, or give each build an output folder of its own with -o"
             ) from None
-        for name in ARTIFACTS:
+        for name in artifacts:
             if (out / name).is_dir() and not (out / name).is_symlink():
                 raise OutputUnusable(f"{out / name} is a folder, and the build has to write a file of that name")
         # What a killed build left behind; the lock says that nobody works on it.
@@ -124,7 +134,7 @@ def staged_output(out: Path) -> Iterator[Stage]:
         except OSError as error:
             raise _unusable(out, error) from error
         try:
-            yield Stage(out, folder)
+            yield Stage(out, folder, artifacts)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise OutsideFailure(

@@ -72,9 +72,9 @@ def whole() -> dict[str, Any]:
                 "memory": "64M",
                 "cpus": 0.5,
                 "pids-limit": 64,
-                "health": {"command": ["redis-cli", "ping"]},
-                "after": ["other"],
-                "wait-for": [],
+                "health": {"cmd": "redis-cli ping", "interval": "30s", "timeout": "5s", "retries": 3, "start-period": "1m30s"},
+                "after": [],
+                "wait-for": ["/data/ready"],
             }
         ],
     }

@@ -21,9 +21,14 @@ PROGRAMS = {
     "erofs": ("mkfs.erofs",),
     "veritysetup": ("veritysetup",),
     "qemu": ("qemu-system-x86_64",),
+    "shellcheck": ("shellcheck",),
+    "systemd": ("systemd-analyze",),
+    "shells": ("dash", "busybox", "bash"),
+    "gpt": ("sfdisk", "sgdisk"),
+    "snippets": ("dash", "shellcheck", "grub-script-check", "dtc"),
 }
 # Heavy or rare: demanded only by name, never by `all`.
-BY_NAME_ONLY = ("engines-newer", "tools-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries")
+BY_NAME_ONLY = ("engines-newer", "tools-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries", "power-cuts")
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 

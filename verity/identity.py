@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shiplap.verity.data import opened, pad_file
 
-__all__ = ["erofs_uuid", "file_salt", "pad_file", "store_image_salt", "uuid_for_salt"]
+__all__ = ["content_uuid", "erofs_uuid", "file_salt", "pad_file", "store_image_salt", "uuid_for_salt"]
 
 _SALT_PREFIX = b"shiplap-verity-salt\n"
 _EDGE_BYTES = 64 * 1024
@@ -45,3 +45,8 @@ def uuid_for_salt(salt: bytes) -> str:
 def erofs_uuid(store_json: bytes) -> str:
     """The UUID of a store's EROFS: another one than that of its hash tree, so that no two things on a device share it."""
     return str(uuids.uuid5(_NAMESPACE, "erofs " + store_image_salt(store_json).hex()))
+
+
+def content_uuid(what: str) -> str:
+    """The UUID of something that ``what`` tells apart from everything else: uuid5 in shiplap's namespace, in canonical form."""
+    return str(uuids.uuid5(_NAMESPACE, what))

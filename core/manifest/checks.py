@@ -19,6 +19,8 @@ from shiplap.core.imageform import (
     is_size,
     level_problem,
 )
+from shiplap.core.manifest.device import DEFAULT_DATA_ROOT
+from shiplap.core.manifest.devicechecks import device_findings
 from shiplap.core.manifest.problems import quoted
 from shiplap.core.manifest.schema import join
 from shiplap.core.manifest.sizes import parse_size
@@ -39,20 +41,10 @@ _ARCHIVE_HIGHEST = {"none": 0, "gzip": 9, "xz": 9, "zstd": 22}
 IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
     "engine": ("docker", "podman"),
     "driver": ("overlay2", "vfs", "overlay"),
-    "placement": ("file",),
+    "placement": ("file", "partition"),
     "squashfs.tool": ("builtin", "tar2sqfs", "mksquashfs"),
     "squashfs.whiteouts": ("overlay",),
     "verity.fec-roots": (0,),
-    "verity.check": ("lazy",),
-    "verity.on-corruption": ("eio",),
-    "verity.seal": ("auto",),
-    "data-root.path": ("/var/lib/docker",),
-    "data-root.persistence": (),
-    "data-root.size": (),
-    "data-root.volumes-path": (),
-    "engine-config": ({},),
-    "target": ({},),
-    "containers": ([],),
 }
 _GRAPHROOT = "/var/lib/containers/storage"
 _OUTPUTS_IN_THIS_RELEASE = ("squashfs", "erofs", "verity", "tar")
@@ -70,6 +62,7 @@ def findings(data: Data) -> Iterator[Finding]:
     yield from _erofs(data["erofs"])
     yield from _archive(data["archive"])
     yield from _sizes(data)
+    yield from device_findings(data, data.get("outputs") or OUTPUTS[data["mode"]])
     yield from _not_yet(data)
 
 
@@ -156,7 +149,7 @@ def _outputs(data: Data) -> Iterator[Finding]:
 
 
 def _store_path(data: Data) -> Iterator[Finding]:
-    store, root = data["store-path"], data["data-root"]["path"] if data["engine"] == "docker" else _GRAPHROOT
+    store, root = data["store-path"], data["data-root"].get("path", DEFAULT_DATA_ROOT) if data["engine"] == "docker" else _GRAPHROOT
     if store == root or store.startswith(root.rstrip("/") + "/"):
         yield "store-path", f"{quoted(store)} lies in the data-root {root}, where the engine would hide or delete it"
 

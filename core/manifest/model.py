@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shiplap.core.limits import Limits
+from shiplap.core.manifest.device import DeviceSettings
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference
 from shiplap.core.registry.settings import RegistrySettings
@@ -99,6 +100,7 @@ class Manifest:
     archive: ArchiveSettings
     budget_store_image_bytes: int | None
     limits: Limits
+    device: DeviceSettings
     registries: Mapping[str, RegistrySettings] = field(default_factory=dict, hash=False)
     written: str = field(default="{}", repr=False, compare=False)
 

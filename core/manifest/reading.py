@@ -11,6 +11,7 @@ from shiplap.core.errors import Refused
 from shiplap.core.imageform import EROFS_LEVELS, SQUASHFS_LEVELS, Levels
 from shiplap.core.limits import Limits
 from shiplap.core.manifest.checks import DRIVERS, OUTPUTS, findings
+from shiplap.core.manifest.devicereading import device_data, device_settings
 from shiplap.core.manifest.document import MANIFEST_BOUNDS, Listing, Mapping, Node, Unreadable, compose, node_of, plain, read_bounded
 from shiplap.core.manifest.model import ArchiveSettings, ErofsSettings, ImageRequest, Manifest, Overrides, SquashfsSettings, VeritySettings
 from shiplap.core.manifest.problems import ManifestError, Problem
@@ -175,6 +176,7 @@ def _build(data: Data, node: Mapping) -> Manifest:
         limits=Limits(
             layer_bytes=_size(limits["layer-bytes"]), entries=int(limits["entries"]), metadata_bytes=_size(limits["metadata-bytes"])
         ),
+        device=device_settings(data),
         registries={host: _registry(settings) for host, settings in data["registries"].items()},
         written=json.dumps(plain(node)),
     )
@@ -254,6 +256,7 @@ def to_data(manifest: Manifest) -> Data:
             "metadata-bytes": format_size(limits.metadata_bytes),
         },
     }
+    data |= device_data(manifest.device)
     data["registries"] = {host: _registry_data(settings) for host, settings in manifest.registries.items()}
     cleaned: Data = _without_absent(data)
     return cleaned

@@ -54,7 +54,16 @@ def names(out: Path) -> list[str]:
 def test_a_build_says_what_it_made_and_it_is_there(tmp_path: Path, source: str) -> None:
     out = tmp_path / "out"
     result = built(out, source, "--output", "squashfs,verity", "--output", "tar", "--source-date-epoch", "5")
-    assert names(out) == [SUMS_NAME, "record.json", "store.json", "store.roothash", "store.squashfs", "store.tar", "store.verity"]
+    assert names(out) == [
+        SUMS_NAME,
+        "record.json",
+        "store.json",
+        "store.roothash",
+        "store.squashfs",
+        "store.tar",
+        "store.verity",
+        "target.tar",
+    ]
     assert result["epoch"] == 5 and result["out"] == str(out)
     assert [image["config"] for image in result["images"]] == [APP_IMAGE.config_digest, DATA_IMAGE.config_digest]
     assert result["images"][1]["references"] == ["docker.io/library/data:latest", "reg.example:5000/me/data:2"]
@@ -89,8 +98,8 @@ def test_people_get_names_sizes_and_the_root_hash(tmp_path: Path, source: str) -
     ("outputs", "expected"),
     [
         ("tar", ["store.json", "store.tar"]),
-        ("squashfs", ["store.json", "store.squashfs"]),
-        ("squashfs, verity", ["store.json", "store.roothash", "store.squashfs", "store.verity"]),
+        ("squashfs", ["store.json", "store.squashfs", "target.tar"]),
+        ("squashfs, verity", ["store.json", "store.roothash", "store.squashfs", "store.verity", "target.tar"]),
     ],
 )
 def test_only_what_was_asked_for_is_written(tmp_path: Path, source: str, outputs: str, expected: list[str]) -> None:
@@ -115,7 +124,7 @@ def test_a_missing_tool_names_its_package(tmp_path: Path, source: str) -> None:
 
 def test_an_archive_is_written_in_archive_mode(tmp_path: Path, source: str) -> None:
     result = built(tmp_path / "out", source, "--mode", "archive")
-    assert names(tmp_path / "out") == [SUMS_NAME, "images.tar", "record.json", "store.json"]
+    assert names(tmp_path / "out") == [SUMS_NAME, "images.tar", "record.json", "store.json", "target.tar"]
     assert "root-hash" not in result
     assert json.loads((tmp_path / "out/store.json").read_text())["mode"] == "archive"
 

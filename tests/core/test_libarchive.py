@@ -357,6 +357,7 @@ def test_a_warning_of_libarchive_is_an_error() -> None:
 def test_every_c_function_that_is_called_is_declared_and_none_besides() -> None:
     source = Path(libarchive.__file__).read_text()
     called = set(re.findall(r"library(?:\(\))?\.archive_(\w+)", source)) | {f"write_add_filter_{name}" for name in libarchive.COMPRESSIONS}
+    called |= {f"read_support_filter_{name}" for name in libarchive.READ_FILTERS}
     assert called == set(libarchive._SIGNATURES)
 
 

@@ -165,7 +165,7 @@ name: again
         "  shiplap.yaml:17:13: store-path: `/var/lib/docker/x` lies in the data-root /var/lib/docker,"
         " where the engine would hide or delete it",
         "  shiplap.yaml:18:24: budget.store-image: `200MB`: write a size such as 128K, 256M, 16G or 131072 (K, M and G are powers of 1024)",
-        "  shiplap.yaml:20:3: containers: not yet implemented in this release",
+        "  shiplap.yaml:20:3: containers: not yet implemented for driver containerd in this release",
         "  shiplap.yaml:20:43: `no` is true or false in YAML 1.1 and text in YAML 1.2: write true or false, or quote it",
         "  shiplap.yaml:21:1: the key `name` stands here a second time; the first is on line 2",
     ]
@@ -251,20 +251,9 @@ def test_a_mirror_is_a_host_with_a_prefix(mirror: str) -> None:
     ("path", "value"),
     [
         ("driver", "containerd"),
-        ("placement", "partition"),
         ("placement", "tree"),
         ("squashfs.whiteouts", "explicit"),
         ("verity.fec-roots", 2),
-        ("verity.check", "full"),
-        ("verity.on-corruption", "panic"),
-        ("verity.seal", "always"),
-        ("data-root.path", "/data/docker"),
-        ("data-root.persistence", "volatile"),
-        ("data-root.size", "256M"),
-        ("data-root.volumes-path", "/data/volumes"),
-        ("engine-config", {"log-driver": "local"}),
-        ("target", {"init": ["systemd"]}),
-        ("containers", [{"name": "cache", "image": "redis:7"}]),
     ],
 )
 def test_keys_of_later_releases_say_so_where_they_would_change_the_outcome(path: str, value: Any) -> None:
@@ -289,10 +278,9 @@ def test_keys_of_later_releases_may_hold_their_defaults(path: str, value: Any) -
     assert parsed(changed(path, value)) is not None
 
 
-def test_the_design_s_whole_manifest_names_only_what_is_not_implemented_yet() -> None:
-    found = problems(whole())
-    assert found
-    assert all("not yet implemented in this release" in message for _, message in found), found
+def test_the_design_s_whole_manifest_is_read_and_written_back() -> None:
+    manifest = parsed(whole())
+    assert parsed(to_data(manifest)) == manifest
 
 
 def test_options_are_stronger_than_the_manifest_and_bring_their_own_defaults() -> None:

@@ -107,7 +107,7 @@ GOOD = [
     put("engine-config", value={"any": {"thing": [1, None, True]}}),
     put("images", 0, "allow-foreign-elf", value=[]),
     put("containers", 0, "cpus", value=2),
-    put("containers", 0, "health", value={}),
+    put("containers", 0, "health", value={"cmd": "true"}),
     put("budget", value={}),
 ]
 BAD = [

@@ -224,3 +224,33 @@ def test_the_sum_of_a_file_is_read_in_pieces(tmp_path: Path) -> None:
     seen: list[int] = []
     assert sha256_file(tmp_path / "f", seen.append) == (hashlib.sha256(data).hexdigest(), len(data))
     assert seen == [1 << 20, 1 << 20, 5]
+
+
+OTHERS = ("root.img", "boot/a.cfg", "boot/b.cfg", SUMS_NAME)
+
+
+def build_others(out: Path, **files: bytes) -> None:
+    """A finished build of another verb; ``boot_a=b""`` is ``boot/a.cfg``, ``root=b""`` is ``root.img``."""
+    named = {f"{name.replace('_', '/')}.{'cfg' if '_' in name else 'img'}": data for name, data in files.items()}
+    with staged_output(out, OTHERS) as stage:
+        for name, data in named.items():
+            stage.write(name, data)
+        assert stage.names() == sorted(named)
+        stage.publish({name: hashlib.sha256(data).hexdigest() for name, data in named.items()})
+
+
+def test_artifacts_in_a_subfolder_are_published_and_stale_ones_go(tmp_path: Path) -> None:
+    build_others(tmp_path, root=b"1", boot_a=b"2", boot_b=b"3")
+    (tmp_path / "boot/mine").write_bytes(b"mine")
+    build_others(tmp_path, root=b"4", boot_b=b"5")
+    found = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found.pop(SUMS_NAME).decode().count("\n") == 2
+    assert found == {"root.img": b"4", "boot/b.cfg": b"5", "boot/mine": b"mine"}
+
+
+def test_a_verb_never_removes_what_only_another_one_writes(tmp_path: Path) -> None:
+    (tmp_path / "store.tar").write_bytes(b"of a build")
+    build_others(tmp_path, root=b"1")
+    assert (tmp_path / "store.tar").read_bytes() == b"of a build"
+    with staged_output(tmp_path, OTHERS) as stage, pytest.raises(AssertionError, match="no artifact"):
+        stage.path("store.tar")

@@ -1,0 +1,82 @@
+"""What the manifest says about the device: the engine's data-root, the init systems, the containers. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shiplap.core.reference import Reference
+
+DEFAULT_DATA_ROOT = "/var/lib/docker"
+DEFAULT_INIT = ("systemd", "sysv")
+
+
+@dataclass(frozen=True, slots=True)
+class DataRootSettings:
+    """``persistence``: volatile or persistent, None where nothing was said, which means volatile.
+
+    ``size_bytes``: of a volatile one's tmpfs, None for the kernel's half of memory. ``volumes_path``: where volumes
+    live instead of in the data-root.
+    """
+
+    path: str = DEFAULT_DATA_ROOT
+    persistence: str | None = None
+    size_bytes: int | None = None
+    volumes_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``cmd`` runs in the container's shell; the times are in the engine's words (``30s``)."""
+
+    cmd: str
+    interval: str | None = None
+    timeout: str | None = None
+    retries: int | None = None
+    start_period: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSettings:
+    """A container that the device starts. The words are those of ``docker create``; ``env`` in byte order of the names.
+
+    ``after``: containers that start first. ``wait_for``: paths that must exist first.
+    """
+
+    name: str
+    image: Reference
+    args: tuple[str, ...] = ()
+    restart: str | None = None
+    network: str | None = None
+    volumes: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    env_file: str | None = None
+    user: str | None = None
+    cap_drop: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    read_only: bool = False
+    tmpfs: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+    cpus: str | None = None
+    pids_limit: int | None = None
+    health: Health | None = None
+    after: tuple[str, ...] = ()
+    wait_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSettings:
+    """``init``: init systems that get files. ``containers``: as written. ``engine_config``: a JSON object, for daemon.json."""
+
+    data_root: DataRootSettings = DataRootSettings()
+    placement: str = "file"
+    init: tuple[str, ...] = DEFAULT_INIT
+    containers: tuple[ContainerSettings, ...] = ()
+    engine_config: str = "{}"
+
+
+def kept_in_data_root(volume: str) -> bool:
+    """Whether ``volume`` (a ``--volume`` argument) is data of its own, which the engine keeps: not a folder of the device."""
+    source, separator, _ = volume.partition(":")
+    return not (separator and source.startswith("/"))

@@ -1,0 +1,99 @@
+"""SWUpdate: one selection for each slot, with all images and one script, so that root and store are written together.
+
+Names from SWUpdate's documentation of sw-description: ``images`` of type ``raw``, ``scripts`` of type ``postinstall``
+(called once, after all images), ``bootenv``. U-Boot counts boots while ``upgrade_available`` is 1.
+"""
+
+from __future__ import annotations
+
+from shiplap.rootfs.bootsnippets.settings import BootSettings
+from shiplap.rootfs.bootsnippets.shell import SET_PARTUUID, uuid_lines
+
+
+def render(settings: BootSettings) -> dict[str, str]:
+    """``sw-description``, ``swupdate-switch`` (the script) and ``swupdate-health.service`` (confirms the update)."""
+    return {
+        "sw-description": _description(settings),
+        "swupdate-switch": _script(settings),
+        "swupdate-health.service": _health(settings),
+    }
+
+
+def _description(settings: BootSettings) -> str:
+    selections = "\n".join(_selection(settings, letter) for letter in "ab")
+    return f"""\
+software =
+{{
+    version = "{settings.root.root_hash[:12]}";
+    hardware-compatibility: [ "1.0" ];
+
+    stable =
+    {{
+{selections}
+    }};
+}}
+"""
+
+
+def _selection(settings: BootSettings, letter: str) -> str:
+    images = []
+    for one in settings.images:
+        for file, partition in ((one.image, one.role), (one.tree, f"{one.role}-verity")):
+            images.append(
+                f"""\
+                {{
+                    filename = "{file}";
+                    type = "raw";
+                    device = "/dev/disk/by-partlabel/{partition}-{letter}";
+                    installed-directly = true;
+                }}"""
+            )
+    listed = ",\n".join(images)
+    return f"""\
+        copy-{letter}:
+        {{
+            images: (
+{listed}
+            );
+            scripts: (
+                {{
+                    filename = "swupdate-switch";
+                    type = "postinstall";
+                    data = "{letter}";
+                }}
+            );
+            bootenv: (
+                {{ name = "bootslot"; value = "{letter}"; }},
+                {{ name = "upgrade_available"; value = "1"; }},
+                {{ name = "bootcount"; value = "0"; }}
+            );
+        }};"""
+
+
+def _script(settings: BootSettings) -> str:
+    return f"""\
+#!/bin/sh
+# Called with the slot's letter as its last word (`data` in sw-description).
+set -eu
+for slot in "$@"; do :; done
+
+{SET_PARTUUID}
+{uuid_lines(settings, "", "/dev/disk/by-partlabel/")}
+"""
+
+
+def _health(settings: BootSettings) -> str:
+    return f"""\
+[Unit]
+Description=Confirm the firmware once its containers run
+After=shiplap-containers.service
+
+[Service]
+Type=oneshot
+ExecStart=/usr/sbin/shiplap-target status --wait {settings.health_seconds}
+ExecStart=fw_setenv upgrade_available 0
+ExecStart=fw_setenv bootcount 0
+
+[Install]
+WantedBy=multi-user.target
+"""

@@ -1,0 +1,72 @@
+"""From a manifest and a store's identity to the settings of the target kit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+
+from shiplap.core.manifest.devicechecks import has_kit
+from shiplap.core.manifest.model import Manifest
+from shiplap.core.store.identity import StoreIdentity
+from shiplap.rootfs.target.containers import containers_of
+from shiplap.rootfs.target.settings import DataRoot, TargetSettings
+from shiplap.verity.discoverable import partition_uuids
+
+HASH_TREE = "store.verity"
+
+
+def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str | None) -> TargetSettings | None:
+    """What is known before the build: all but the hashes, see :func:`with_hashes`.
+
+    ``artifact``: name of the store image or the archive. None where there is none, or no kit for
+    engine and driver. Raises TargetRefused for containers of images that are not there.
+    """
+    if artifact is None or not has_kit(manifest.engine, manifest.driver, manifest.mode):
+        return None
+    device, root = manifest.device, manifest.device.data_root
+    images = tuple((one.image.config_digest, str(reference)) for one in identity.images for reference in one.references)
+    path = f"{manifest.store_path}/{artifact}"
+    is_store = manifest.mode == "store"
+    return TargetSettings(
+        mode=manifest.mode,
+        engine=manifest.engine,
+        driver=manifest.driver,
+        store_id=sha256(identity.to_json()).hexdigest(),
+        store_path=manifest.store_path,
+        images=images,
+        data_root=DataRoot(
+            root.path, root.persistence or "volatile", None if root.size_bytes is None else str(root.size_bytes), root.volumes_path
+        ),
+        image=path if is_store else "",
+        archive="" if is_store else path,
+        check=manifest.verity.check,
+        on_corruption=manifest.verity.on_corruption,
+        filesystem="erofs" if artifact.endswith(".erofs") else "squashfs",
+        init=device.init,
+        containers=containers_of(device.containers, images),
+        engine_config=json.loads(device.engine_config),
+    )
+
+
+def with_hashes(
+    settings: TargetSettings, manifest: Manifest, artifact_sha256: str, size_bytes: int, root_hash: str | None
+) -> TargetSettings:
+    """The settings with what the finished image or archive decides. ``root_hash``: None without a hash tree.
+
+    A partition is found by its hash tree's root hash, as the Discoverable Partitions Specification derives the two UUIDs.
+    """
+    done = replace(settings, sha256=artifact_sha256, image_bytes=size_bytes)
+    if root_hash is None:
+        return done
+    if is_sealed(manifest):
+        done = replace(done, root_hash=root_hash, tree=f"{manifest.store_path}/{HASH_TREE}")
+    if manifest.device.placement == "partition":
+        data, tree = partition_uuids(root_hash)
+        done = replace(done, image=f"PARTUUID={data}", tree=f"PARTUUID={tree}" if done.root_hash else "")
+    return done
+
+
+def is_sealed(manifest: Manifest) -> bool:
+    """Whether the device opens the store through dm-verity: it has a tree, and nothing says otherwise."""
+    return "verity" in manifest.outputs and manifest.verity.seal != "never" and manifest.verity.check != "sha256"

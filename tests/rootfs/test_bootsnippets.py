@@ -1,0 +1,120 @@
+"""The boot snippets: their texts (committed in goldenboot/), and what the programs that read them say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from requirement import SEARCH_PATH, require
+from shiplap.rootfs.bootsnippets import FILE_NAMES, BootSettings, SealedImage, render
+from shiplap.rootfs.bootsnippets.layouts import slices
+from shiplap.rootfs.bootsnippets.shell import SET_PARTUUID
+from shiplap.rootfs.gpt import Partition, write_disk
+from shiplap.verity.discoverable import partition_uuids
+from shiplap.verity.parameters import VerityParameters
+from shiplap.verity.tree import lay_out
+
+GOLDEN = Path(__file__).parent / "goldenboot"
+LAYOUT = lay_out(VerityParameters(salt=b"\x5a" * 32, uuid="00000000-0000-5000-8000-000000000000"), 18246)
+ROOT = SealedImage("root", "rootfs.squashfs", "rootfs.verity", "ab" * 16 + "cd" * 16, LAYOUT, 18246 * 4096, 600_000)
+STORE = SealedImage("store", "store.squashfs", "store.verity", "12" * 16 + "34" * 16, LAYOUT, 5_000_000, 40_960)
+SETTINGS = BootSettings(
+    "arm64", ROOT, STORE, "dddddddd-0000-5000-8000-000000000000", "eeeeeeee-0000-5000-8000-000000000000", data_bytes=64 << 20
+)
+
+
+def program(name: str) -> str:
+    require("gpt" if name == "sfdisk" else "snippets")
+    found = shutil.which(name, path=SEARCH_PATH)
+    assert found is not None
+    return found
+
+
+def test_every_text_is_the_committed_one() -> None:
+    texts = render(SETTINGS)
+    if os.environ.get("SHIPLAP_WRITE_GOLDEN"):  # then look at the difference
+        for name, text in texts.items():
+            (GOLDEN / name).write_text(text)
+    assert {path.name: path.read_text() for path in GOLDEN.iterdir()} == texts
+
+
+def test_every_name_is_announced_and_rendering_is_pure() -> None:
+    assert tuple(sorted(render(SETTINGS))) == FILE_NAMES
+    assert render(SETTINGS) == render(SETTINGS)
+
+
+def test_without_partitions_of_the_store_nothing_names_it() -> None:
+    for name, text in render(replace(SETTINGS, store=None)).items():
+        assert STORE.root_hash not in text and "store.squashfs" not in text and STORE.data_uuid not in text, name
+
+
+def test_root_and_store_change_together_in_each_updater() -> None:
+    texts = render(SETTINGS)
+    for name in ("rauc-hook", "swupdate-switch"):
+        for uuid in (*partition_uuids(ROOT.root_hash), *partition_uuids(STORE.root_hash)):
+            assert uuid in texts[name], name
+    for file in ("rootfs.squashfs", "rootfs.verity", "store.squashfs", "store.verity"):
+        assert texts["sw-description"].count(f'filename = "{file}"') == 2, "one for each slot"
+        assert file in texts["mender-module"]
+    # The module that runs is the old firmware's: nothing of the new one may stand in it.
+    assert ROOT.root_hash not in texts["mender-module"] and ROOT.data_uuid not in texts["mender-module"]
+    for name in ("rauc-mark-good.conf", "swupdate-health.service", "mender-module"):
+        assert "shiplap-target status --wait 120" in texts[name]
+
+
+def test_no_snippet_finds_the_store_by_label_or_number_at_boot() -> None:
+    for name in ("kernel-cmdline.txt", "dm-mod.create.txt", "grub.cfg", "boot.cmd"):
+        text = render(SETTINGS)[name]
+        assert "by-partlabel" not in text and "LABEL=" not in text and "/dev/vd" not in text and "/dev/sd" not in text
+
+
+@pytest.mark.parametrize("name", ["rauc-hook", "swupdate-switch", "mender-module"])
+def test_scripts_are_clean_posix_sh(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(render(SETTINGS)[name])
+    for shell in ("dash", "bash"):
+        subprocess.run([program(shell), "-n", tmp_path / name], check=True)
+    done = subprocess.run([program("shellcheck"), "-s", "sh", tmp_path / name], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+
+
+def test_grub_takes_the_menu_entry(tmp_path: Path) -> None:
+    (tmp_path / "grub.cfg").write_text(render(SETTINGS)["grub.cfg"])
+    subprocess.run([program("grub-script-check"), tmp_path / "grub.cfg"], check=True)
+
+
+def test_the_device_tree_compiler_takes_the_fit(tmp_path: Path) -> None:
+    texts = render(SETTINGS)
+    for name in ("kernel", "initrd.img", "board.dtb"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "boot.cmd").write_text(texts["boot.cmd"])
+    (tmp_path / "fit.its").write_text(texts["fit.its"])
+    command = [program("dtc"), "-I", "dts", "-O", "dtb", "-o", "fit.itb", "fit.its"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"roothash={ROOT.root_hash}".encode() in (tmp_path / "fit.itb").read_bytes()
+
+
+def test_the_uuids_that_an_updater_sets_are_in_the_table_afterwards(tmp_path: Path) -> None:
+    """The scripts' own words for sfdisk, on a disk image; and the scripts' way from a root hash to a UUID."""
+    disk = tmp_path / "disk"
+    parts = [
+        Partition(one.name, one.type_uuid, f"00000000-0000-0000-0000-00000000000{at}", 4096) for at, one in enumerate(slices(SETTINGS))
+    ]
+    write_disk(disk, parts, SETTINGS.disk_uuid)
+    call = next(line.split() for line in SET_PARTUUID.splitlines() if "sfdisk" in line)
+    assert call[:5] == ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--part-uuid"]
+    module = render(SETTINGS)["mender-module"]
+    uuid_function = next(line for line in module.splitlines() if line.startswith("uuid() {"))
+    halves = 'uuid "$(echo "$1" | cut -c1-32)"; uuid "$(echo "$1" | sed \'s/.*\\(.\\{32\\}\\)$/\\1/\')"'
+    assert "cut -c1-32" in module and "sed 's/.*\\(.\\{32\\}\\)$/\\1/'" in module
+    said = subprocess.run(["sh", "-c", f"{uuid_function}\n{halves}", "sh", ROOT.root_hash], capture_output=True, text=True, check=True)
+    assert tuple(said.stdout.split()) == partition_uuids(ROOT.root_hash)
+    for number, uuid in enumerate(said.stdout.split(), 1):
+        subprocess.run([program("sfdisk"), *call[1:5], disk, str(number), uuid], check=True, capture_output=True)
+    table = json.loads(subprocess.run([program("sfdisk"), "-J", disk], capture_output=True, check=True).stdout)["partitiontable"]
+    assert [one["uuid"].lower() for one in table["partitions"]][:2] == list(partition_uuids(ROOT.root_hash))
