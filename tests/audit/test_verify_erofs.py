@@ -49,6 +49,7 @@ def test_a_build_with_erofs_holds_as_far_as_it_can_be_read(out: Path) -> None:
         "store.json",
         "store.roothash",
         "store.verity",
+        "target.tar",
     }
     held, unchecked = verified(out)
     assert list(held) == ["checksums", "root hash", "configs", "EROFS", "contents"]

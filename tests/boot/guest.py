@@ -115,6 +115,9 @@ def base_tar(last_words: str, files: dict[str, tuple[int, bytes]] | None = None)
                 add(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
         busybox = Path(shutil.which("busybox") or "/bin/busybox")
         add("usr/bin/busybox", 0o755, busybox.read_bytes())
+        for library in libraries(busybox):  # none, where it is a static one
+            name = str(library).lstrip("/")
+            add(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
         for applet in _applets(busybox):
             link(f"usr/bin/{applet}", "busybox")
         link("usr/sbin/init", "../bin/busybox")
