@@ -49,7 +49,7 @@ def test_the_list_of_the_layer_gives_every_name_that_its_recipes_make() -> None:
         (b"registry.example:5000/acme/app v1", "registry.example:5000/acme/app:v1"),
         (b"  acme/app \t latest  ", "docker.io/acme/app:latest"),
         (b"docker.io/library/redis 7\r", "docker.io/library/redis:7"),
-        (b"ghcr.io/acme/app 1.0_rc-1", "ghcr.io/acme/app:1.0_rc-1"),
+        (b"registry.example/acme/app 1.0_rc-1", "registry.example/acme/app:1.0_rc-1"),
         (f"app sha256:{HEX}".encode(), f"docker.io/library/app@sha256:{HEX}"),
     ],
 )
