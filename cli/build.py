@@ -13,6 +13,7 @@ from typing import Any
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
+from shiplap.cli.optionvalues import epoch, jobs
 from shiplap.cli.quantities import count_text, size_text
 from shiplap.core.archive import ArchiveImage, archive_name, write_images_tar
 from shiplap.core.collect import RequestRefused, collected_images, parse_argument
@@ -68,8 +69,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="the device's platform, where a source has several")
     parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), erofs, tar; repeatable")
     parser.add_argument("--store-path", metavar="PATH", help="where the device finds the store (default /usr/share/shiplap)")
-    parser.add_argument("--source-date-epoch", type=_epoch, metavar="N", help="the time of everything that shiplap itself writes")
-    parser.add_argument("--jobs", "-j", type=_jobs, metavar="N", help="processors to use (default all); changes no byte")
+    parser.add_argument("--source-date-epoch", type=epoch, metavar="N", help="the time of everything that shiplap itself writes")
+    parser.add_argument("--jobs", "-j", type=jobs, metavar="N", help="processors to use (default all); changes no byte")
     parser.add_argument(
         "--allow-foreign-elf",
         action="append",
@@ -376,18 +377,6 @@ def _by_digest(request: ImageRequest) -> str:
     if spec.transport == "docker":
         return f"{parse_reference(spec.location).familiar_name}@sha256:…"
     return f"{spec.transport}:{spec.location}:@sha256:…" if spec.transport in FILE_TRANSPORTS else f"{spec.transport}:sha256:…"
-
-
-def _epoch(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds since 1970")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processors")
-    return int(text)
 
 
 def _result(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> dict[str, object]:

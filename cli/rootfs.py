@@ -13,6 +13,7 @@ from pathlib import Path
 from shiplap.cli.arguments import UsageError
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
+from shiplap.cli.optionvalues import epoch, jobs
 from shiplap.cli.quantities import size_text
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import Refused
@@ -51,8 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-size", type=_size, metavar="SIZE", help="refuse a rootfs.squashfs that is larger")
     parser.add_argument("--disk", action="store_true", help="also write disk.img: a GPT disk with every partition in its place")
     parser.add_argument("--data-size", type=_size, metavar="SIZE", help="with an empty, writable partition of that size at its end")
-    parser.add_argument("--source-date-epoch", type=_epoch, metavar="N", help="the time of everything that shiplap itself writes")
-    parser.add_argument("--jobs", "-j", type=_jobs, metavar="N", help="processors to use (default all); changes no byte")
+    parser.add_argument("--source-date-epoch", type=epoch, metavar="N", help="the time of everything that shiplap itself writes")
+    parser.add_argument("--jobs", "-j", type=jobs, metavar="N", help="processors to use (default all); changes no byte")
     add_limit_option(parser)
 
 
@@ -184,15 +185,3 @@ def _size(text: str) -> int:
         return parse_size(text)
     except Refused as error:
         raise argparse.ArgumentTypeError(f"{error.message}; {error.hint}") from None
-
-
-def _epoch(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds since 1970")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of processors")
-    return int(text)

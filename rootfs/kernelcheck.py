@@ -234,31 +234,31 @@ def _engine(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFind
             )
 
 
+# symbol: what it may forbid, and the rule that helps
+_SECURITY = {
+    "SECURITY_SELINUX": (
+        "files in the store carry no SELinux labels: under an enforcing policy containers may not execute them",
+        "mount the store with `context=system_u:object_r:container_ro_file_t:s0`, or run the engine without `selinux-enabled`",
+    ),
+    "IMA_APPRAISE": (
+        "a policy with `appraise func=BPRM_CHECK` refuses programs without a signature in security.ima, which layers seldom have",
+        "exclude the verified store: `dont_appraise fsmagic=0x73717368` (SquashFS) and `dont_appraise fsmagic=0x794c7630` (overlayfs)",
+    ),
+    "SECURITY_APPARMOR": (
+        "the engine loads its profile with apparmor_parser; where AppArmor is on and the parser is missing, no container starts",
+        "ship apparmor_parser, or boot with `apparmor=0`, or give containers `security-opt: [apparmor=unconfined]`",
+    ),
+    "SECURITY_LOADPIN_ENFORCE": (
+        "kernel modules in a store image are on another device than the first module's: loading them is refused",
+        "load modules from the root file system only",
+    ),
+}
+
+
 def _security(config: Mapping[str, str]) -> Iterator[KernelFinding]:
-    if _has(config, "SECURITY_SELINUX"):
-        yield KernelFinding(
-            Weight.LOOK, "SECURITY_SELINUX", _state(config, "SECURITY_SELINUX"),
-            "files in the store carry no SELinux labels: under an enforcing policy containers may not execute them",
-            "mount the store with `context=system_u:object_r:container_ro_file_t:s0`, or run the engine without `selinux-enabled`",
-        )  # fmt: skip
-    if _has(config, "IMA_APPRAISE"):
-        yield KernelFinding(
-            Weight.LOOK, "IMA_APPRAISE", _state(config, "IMA_APPRAISE"),
-            "a policy with `appraise func=BPRM_CHECK` refuses programs without a signature in security.ima, which layers seldom have",
-            "exclude the verified store: `dont_appraise fsmagic=0x73717368` (SquashFS) and `dont_appraise fsmagic=0x794c7630` (overlayfs)",
-        )  # fmt: skip
-    if _has(config, "SECURITY_APPARMOR"):
-        yield KernelFinding(
-            Weight.LOOK, "SECURITY_APPARMOR", _state(config, "SECURITY_APPARMOR"),
-            "the engine loads its profile with apparmor_parser; where AppArmor is on and the parser is missing, no container starts",
-            "ship apparmor_parser, or boot with `apparmor=0`, or give containers `security-opt: [apparmor=unconfined]`",
-        )  # fmt: skip
-    if _has(config, "SECURITY_LOADPIN_ENFORCE"):
-        yield KernelFinding(
-            Weight.LOOK, "SECURITY_LOADPIN_ENFORCE", _state(config, "SECURITY_LOADPIN_ENFORCE"),
-            "kernel modules in a store image are on another device than the first module's: loading them is refused",
-            "load modules from the root file system only",
-        )  # fmt: skip
+    for symbol, (why, remedy) in _SECURITY.items():
+        if _has(config, symbol):
+            yield KernelFinding(Weight.LOOK, symbol, _state(config, symbol), why, remedy)
 
 
 def running_config(release: str) -> Iterator[str]:
