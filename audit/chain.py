@@ -35,6 +35,7 @@ from shiplap.core.store.identity import STORE_FORMAT, StoreIdentity
 from shiplap.core.store.model import LayerFacts, StoredImage, StoredLayer, merge, takes, unique_layers
 from shiplap.core.store.podman import image_home
 from shiplap.core.store.unpacking import Unpacking
+from shiplap.core.store.whiteouts import ImageTrees, has_explicit_whiteouts
 
 _STORE_JSON_LIMIT_BYTES = 16 << 20
 # Each process has a layer's entries in memory and its tar under TMPDIR.
@@ -193,7 +194,7 @@ _Check = Callable[[int, Callable[[int], object]], LayerDone]
 def _checks(view: StoreView, store_json: bytes, identity: StoreIdentity, layers: Sequence[StoredLayer], limits: Limits) -> Iterator[_Check]:
     """A function that checks one layer; where that pays, later ones are checked at the same time by other processes.
 
-    Not where a layer's tree needs those of the layers below it.
+    Not where a layer's tree, as the store has it, needs those of the layers below it.
 
     Threads would not do: most of the work needs the interpreter's lock. A fault is raised when its layer's turn comes,
     so the first one in the order of the layers is the one that is told.
@@ -201,11 +202,13 @@ def _checks(view: StoreView, store_json: bytes, identity: StoreIdentity, layers:
     jobs = min(len(os.sched_getaffinity(0)), len(layers), _PROCESSES_MAX)
     location = view.location
     form = form_of(identity)
-    if location is None or jobs < 2 or not form.independent_layers or location.path.stat().st_size < _ALONE_BYTES:
+    trees = ImageTrees(identity) if view.sealed and has_explicit_whiteouts(identity) else None
+    together = trees is not None or not form.independent_layers
+    if location is None or jobs < 2 or together or location.path.stat().st_size < _ALONE_BYTES:
         unpacking = form.unpacking(identity)
 
         def here(number: int, advance: Callable[[int], object]) -> LayerDone:
-            return _check_layer(view, layers[number], form, unpacking, limits, advance)
+            return _check_layer(view, layers[number], form, unpacking, trees, limits, advance)
 
         yield here
         return
@@ -251,7 +254,7 @@ def _check_elsewhere(location: ImageLocation, store_json: bytes, number: int, li
             identity = read_identity(view, store_json, limits)
             stored = unique_layers(identity.images)[number]
             form = form_of(identity)
-            return _check_layer(view, stored, form, form.unpacking(identity), limits, lambda amount_bytes: None, threads=False)
+            return _check_layer(view, stored, form, form.unpacking(identity), None, limits, lambda amount_bytes: None, threads=False)
     except ShiplapError as error:
         return _Fault(type(error), error.message, error.hint)
 
@@ -261,13 +264,14 @@ def _check_layer(
     stored: StoredLayer,
     form: StoreForm,
     unpacking: Unpacking,
+    trees: ImageTrees | None,
     limits: Limits,
     advance: Callable[[int], object],
     *,
     threads: bool = True,
 ) -> LayerDone:
     with spool_file(stored.where) as spool:
-        return LayerLink(view, stored, form, unpacking, limits, threads=threads).check(spool, advance)
+        return LayerLink(view, stored, form, unpacking, trees, limits, threads=threads).check(spool, advance)
 
 
 def _check_metadata(view: StoreView, identity: StoreIdentity, facts: list[tuple[LayerFacts, Content]], inside: set[bytes]) -> int:

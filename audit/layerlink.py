@@ -9,17 +9,18 @@ from typing import IO
 
 from shiplap.audit.links import BrokenLink, equal_content, require_same
 from shiplap.audit.reassembly import reassemble
-from shiplap.audit.storeview import StoreUnreadable, StoreView
+from shiplap.audit.storeview import StoreView
 from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.rules import clean
 from shiplap.core.layer.spool import cannot_spool
 from shiplap.core.layer.tarsplit import SEGMENT_BYTES, FilePart, Segment, StoredGzip, TarSplitWriter, read_parts
 from shiplap.core.layer.unpack import TarOutline, write_tar_split
-from shiplap.core.limits import Limits
+from shiplap.core.limits import Limits, PastLimit
 from shiplap.core.store.forms import StoreForm
 from shiplap.core.store.model import LayerFacts, StoredLayer
 from shiplap.core.store.unpacking import Unpacking
+from shiplap.core.store.whiteouts import ImageTrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +44,26 @@ def tar_split_of(view: StoreView, stored: StoredLayer, form: StoreForm) -> Conte
 
 
 class LayerLink:
-    """One layer: its stored entries, its tar put together again, the tree derived from that tar."""
+    """One layer: its stored entries, its tar put together again, the tree derived from that tar.
+
+    ``trees``: how a store image holds the trees, None where they are held as they are.
+    """
 
     def __init__(
-        self, view: StoreView, stored: StoredLayer, form: StoreForm, unpacking: Unpacking, limits: Limits, *, threads: bool
+        self,
+        view: StoreView,
+        stored: StoredLayer,
+        form: StoreForm,
+        unpacking: Unpacking,
+        trees: ImageTrees | None,
+        limits: Limits,
+        *,
+        threads: bool,
     ) -> None:
         self._view = view
         self._stored = stored
         self._unpacking = unpacking
+        self._trees = trees
         self._limits = limits
         self._threads = threads
         self._root = form.layer_root(stored, view.sealed)
@@ -65,7 +78,7 @@ class LayerLink:
         self._tar_split_sha256 = b""
 
     def check(self, spool: IO[bytes], advance: Callable[[int], object]) -> LayerDone:
-        """Raises BrokenLink. ``spool``: gets the layer's tar; ``advance``: is told its bytes."""
+        """Raises BrokenLink and PastLimit. ``spool``: gets the layer's tar; ``advance``: is told its bytes."""
         if self._view.find(self._root) is None:
             raise BrokenLink(f"{self._where}: its tree is missing")
         cut = len(self._root) + 1
@@ -76,7 +89,8 @@ class LayerLink:
         unpacked = self._unpacking.layer(self._stored, tar, where=self._where, entries_max=self._limits.entries, note=lambda message: None)
         self._check_tar_split(tar, unpacked.outline)
         count = 0
-        for derived in unpacked.tree.stream(self._root, tar):
+        tree = unpacked.tree
+        for derived in tree.stream(self._root, tar) if self._trees is None else self._trees.stream(self._stored, tree, self._root, tar):
             wanted = self._view.keeps(derived)
             stored = self._entries.pop(derived.path[cut:], None)
             if wanted.kind is Kind.HARDLINK and not wanted.link.startswith(self._root + b"/"):
@@ -122,7 +136,7 @@ class LayerLink:
         parts = read_parts(hashed(self.tar_split.chunks()), what=f"tar-split data of {self._where}")
         for number, part in enumerate(parts):
             if number > parts_max:
-                raise BrokenLink(
+                raise PastLimit(
                     f"{self._where}: its tar-split data has more than {parts_max} parts",
                     hint="give --limit entries=… if you trust the store",
                 )
@@ -158,7 +172,7 @@ class LayerLink:
             nonlocal passed_bytes
             passed_bytes += amount_bytes
             if passed_bytes > self._limits.layer_bytes:
-                raise StoreUnreadable(
+                raise PastLimit(
                     f"{self._where}: its tar is larger than {self._limits.layer_bytes} bytes",
                     hint="give --limit layer-bytes=… if you trust the store",
                 )
@@ -169,6 +183,8 @@ class LayerLink:
             spool.flush()
         except OSError as error:
             raise cannot_spool(self._where, error) from error
+        except PastLimit:
+            raise
         except Refused as error:
             raise BrokenLink(error.message, hint=error.hint) from error
         digest = "sha256:" + made.sha256_hex

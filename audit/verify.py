@@ -21,7 +21,7 @@ from shiplap.core.errors import ProgramMissing, Refused
 from shiplap.core.image import Image, chain_ids
 from shiplap.core.jsontext import parse_object
 from shiplap.core.layer.spool import uncompressed_layer
-from shiplap.core.limits import Limits
+from shiplap.core.limits import Limits, PastLimit
 from shiplap.core.lock import Lock
 from shiplap.core.output import ARTIFACTS, SUMS_NAME, sha256_file
 from shiplap.core.progress import Progress
@@ -311,7 +311,7 @@ def _as_link(what: str) -> Iterator[None]:
     """Inside a thing under verification, what would be refused as input is a link that does not hold."""
     try:
         yield
-    except StoreUnreadable as error:
+    except (StoreUnreadable, PastLimit) as error:
         raise NotVerifiable(error.message, hint=error.hint) from error
     except Refused as error:
         raise BrokenLink(error.message if what in error.message else f"{what}: {error.message}", hint=error.hint) from error

@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from shiplap.cli.access import access_of, add_access_options
+from shiplap.cli.artifacts import ArtifactBuild, Finished
 from shiplap.cli.console import Console
 from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.optionvalues import epoch, jobs
 from shiplap.cli.quantities import count_text, size_text
-from shiplap.core.archive import ArchiveImage, archive_name, write_images_tar
 from shiplap.core.collect import RequestRefused, collected_images, parse_argument
-from shiplap.core.elfaudit import ElfAudit
-from shiplap.core.elfreport import ElfReport
 from shiplap.core.lock import Lock
 from shiplap.core.lock.agreement import disagreements, require_agreement
-from shiplap.core.lock.document import load_lock, lock_path, write_lock
+from shiplap.core.lock.document import load_lock, lock_path
 from shiplap.core.manifest import DEFAULT_NAME, ImageRequest, Manifest, Overrides, defaults, load_manifest, resolve
-from shiplap.core.output import Stage, sha256_file, staged_output
-from shiplap.core.record import build_record
+from shiplap.core.output import staged_output
 from shiplap.core.reference import parse_reference
 from shiplap.core.sources import parse_source
 from shiplap.core.sources.spec import FILE_TRANSPORTS
-from shiplap.core.store.identity import StoreIdentity, choose_epoch
-from shiplap.core.store.model import StoredImage, common_platform
-from shiplap.rootfs.sinks import SquashfsOptions
-from shiplap.rootfs.sinks.erofs import ErofsOptions
-from shiplap.rootfs.storecosts import StoreCosts, layers_costs
-from shiplap.rootfs.storeimage import StorePlan, describe_form, write_store_artifacts
-from shiplap.rootfs.target.kit import target_tar
-from shiplap.rootfs.target.plan import is_sealed, target_settings, with_hashes
-from shiplap.rootfs.target.settings import TargetSettings
-from shiplap.verity.identity import erofs_uuid
+from shiplap.core.store.model import StoredImage
 
 NAME = "build"
 SUMMARY = "images → one deterministic, sealed store (or archive) in the output folder"
@@ -50,8 +34,6 @@ shiplap build --mode archive docker-archive:app.tar    a `docker load`-able arch
 shiplap build --output tar app:1=oci-archive:app.tar   the data-root as a tar, for build systems that unpack it
 """
 DEFAULT_OUT = "shiplap-out"
-_NO_BRIDGE = ("--network=none", "--network=host")
-_NO_BUDGET = "`budget: {store-image: …}` is not checked: this build writes no store image"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="the device's platform, where a source has several")
     parser.add_argument("--output", action="append", metavar="A,B", help="what to write: squashfs,verity (default), erofs, tar; repeatable")
     parser.add_argument("--store-path", metavar="PATH", help="where the device finds the store (default /usr/share/shiplap)")
+    parser.add_argument("--placement", choices=("file", "partition", "tree"), help="how it lies there, for the target kit (default file)")
     parser.add_argument("--source-date-epoch", type=epoch, metavar="N", help="the time of everything that shiplap itself writes")
     parser.add_argument("--jobs", "-j", type=jobs, metavar="N", help="processors to use (default all); changes no byte")
     parser.add_argument(
@@ -78,6 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a path or folder of programs for another platform; repeatable",
     )
+    parser.add_argument("--no-sbom", action="store_true", help="write no sbom.spdx.json and sbom.cdx.json")
     add_limit_option(parser)
     add_access_options(parser)
 
@@ -92,7 +76,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         collected_images(manifest.images, manifest.platform, manifest.limits, folder, access, lock) as images,
         staged_output(Path(arguments.out)) as stage,
     ):
-        build = _Build(
+        build = ArtifactBuild(
             manifest,
             _of_mode(images, manifest.mode),
             stage,
@@ -101,213 +85,13 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             arguments.jobs,
             lock,
             tuple(arguments.allow_foreign_elf),
+            not arguments.no_sbom,
         )
         finished = build.archive() if manifest.mode == "archive" else build.store()
         sums = {name: digest for name, (digest, _) in finished.outputs.items()}
         stage.publish(sums)
     console.result(_result(arguments.out, finished, images), _text(arguments.out, finished, images))
     return 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """``outputs``: name → (sha256 hex, size in bytes), record.json among them."""
-
-    outputs: dict[str, tuple[str, int]]
-    epoch: int
-    root_hash: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Build:
-    manifest: Manifest
-    images: tuple[StoredImage, ...]
-    stage: Stage
-    console: Console
-    epoch_asked: int | None
-    jobs: int | None
-    lock: Lock | None = None
-    allow_foreign_elf: tuple[str, ...] = ()
-    sums: dict[str, tuple[str, int]] = field(default_factory=dict)
-
-    def identity(self, epoch: int, options: Mapping[str, Any]) -> StoreIdentity:
-        manifest = self.manifest
-        platform = common_platform(self.images, manifest.platform)
-        assert platform is not None, "there is at least one image"
-        further = dict(options)
-        if manifest.security_version is not None:
-            further["security-version"] = manifest.security_version
-        return StoreIdentity(
-            mode=manifest.mode,
-            engine=manifest.engine,
-            driver=manifest.driver,
-            platform=platform,
-            store_path=manifest.store_path,
-            epoch=epoch,
-            images=self.images,
-            options=tuple(further.items()),
-        )
-
-    def store(self) -> _Finished:
-        manifest = self.manifest
-        epoch, epoch_from = self._epoch()
-        identity, form = self._erofs(epoch) if "erofs" in manifest.outputs else self._squashfs(epoch)
-        plan = StorePlan(
-            identity=identity,
-            outputs=manifest.outputs,
-            form=form,
-            limits=manifest.limits,
-            verity_hash=manifest.verity.hash,
-            budget_bytes=manifest.budget_store_image_bytes,
-            jobs=self.jobs,
-        )
-        tools = [describe_form(form)] if plan.image_name else []
-        target = target_settings(manifest, identity, plan.image_name)
-        if manifest.budget_store_image_bytes is not None and plan.image_name is None:
-            self.console.note(_NO_BUDGET)
-        made = write_store_artifacts(plan, self.stage, self.console.progress, self._elf_audit(identity))
-        seal = None
-        if made.root_hash is not None:
-            seal = {"hash": manifest.verity.hash, "root-hash": made.root_hash, "padding_bytes": made.padding_bytes}
-        asked = {
-            "mode": "store",
-            "engine": manifest.engine,
-            "driver": manifest.driver,
-            "outputs": sorted(manifest.outputs),
-            "store-path": manifest.store_path,
-            **dict(identity.options),
-        }
-        if target is not None and plan.image_name is not None:
-            asked["target"] = self._target(target, plan.image_name, epoch, made.root_hash)
-        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, made.layer_sizes, seal, made.costs, made.elf)
-        return _Finished(outputs, epoch, made.root_hash)
-
-    def _squashfs(self, epoch: int) -> tuple[StoreIdentity, SquashfsOptions]:
-        squashfs = self.manifest.squashfs
-        form = {
-            "block-size": squashfs.block_size_bytes,
-            "compression": squashfs.compression,
-            "level": squashfs.level,
-            "whiteouts": squashfs.whiteouts,
-        }
-        options = SquashfsOptions(
-            tool=squashfs.tool,
-            compression=squashfs.compression,
-            level=squashfs.level,
-            block_size_bytes=squashfs.block_size_bytes,
-            epoch=epoch,
-            jobs=self.jobs,
-            allow_tool=squashfs.allow_tool,
-        )
-        return self.identity(epoch, {"squashfs": form}), options
-
-    def _erofs(self, epoch: int) -> tuple[StoreIdentity, ErofsOptions]:
-        erofs = self.manifest.erofs
-        form = {"cluster-size": erofs.cluster_size_bytes, "compression": erofs.compression, "level": erofs.level}
-        identity = self.identity(epoch, {"erofs": form})
-        options = ErofsOptions(
-            uuid=erofs_uuid(identity.to_json()),
-            compression=erofs.compression,
-            level=erofs.level,
-            cluster_bytes=erofs.cluster_size_bytes,
-            epoch=epoch,
-            jobs=self.jobs,
-        )
-        return identity, options
-
-    def archive(self) -> _Finished:
-        manifest, wanted = self.manifest, self.manifest.archive
-        epoch, epoch_from = self._epoch()
-        form = {"compression": wanted.compression, "level": wanted.level}
-        identity = self.identity(epoch, {"archive": form})
-        self.stage.write("store.json", identity.to_json())
-        target = target_settings(manifest, identity, archive_name(wanted.compression))
-        audit = self._elf_audit(identity)
-        if manifest.budget_store_image_bytes is not None:
-            self.console.note(_NO_BUDGET)
-        archived = [ArchiveImage(stored.image, tuple(str(reference) for reference in stored.references)) for stored in self.images]
-        with self.stage.writer(archive_name(wanted.compression)) as write:
-            made = write_images_tar(
-                archived,
-                write,
-                epoch=epoch,
-                limits=manifest.limits,
-                compression=wanted.compression,
-                level=wanted.level,
-                progress=self.console.progress,
-                audit=audit,
-            )
-        elf = audit.conclude(self.console.note)
-        asked = {"mode": "archive", "engine": manifest.engine, "archive": form}
-        if target is not None:
-            asked["target"] = self._target(target, archive_name(wanted.compression), epoch, None)
-        # Compressed bytes depend on the compressor's version; these do not.
-        plain = {"sha256": made.sha256, "size_bytes": made.size_bytes}
-        tools = [{"tool": "libarchive", **made.compression, "uncompressed": plain}]
-        outputs = self._finish(asked, tools, {"value": epoch, "from": epoch_from}, dict(made.layers), None, None, elf)
-        return _Finished(outputs, epoch, None)
-
-    def _target(self, settings: TargetSettings, artifact: str, epoch: int, root_hash: str | None) -> dict[str, Any]:
-        """Write target.tar, which belongs to the finished ``artifact``; returns what record.json says of it."""
-        manifest = self.manifest
-        artifact_sha256, size_bytes = self._sum(artifact)
-        settings = with_hashes(settings, manifest, artifact_sha256, size_bytes, root_hash)
-        self.stage.write("target.tar", target_tar(settings, epoch))
-        networks = [word for one in settings.containers for word in one.options if word.startswith("--network=")]
-        return {
-            "bridge": len(networks) < len(settings.containers) or any(word not in _NO_BRIDGE for word in networks) or not networks,
-            "check": settings.check,
-            "containers": [one.name for one in settings.containers],
-            "data-root": settings.data_root.path,
-            "init": list(settings.init),
-            "on-corruption": settings.on_corruption,
-            "persistence": settings.data_root.persistence,
-            "placement": manifest.device.placement,
-            "sealed": root_hash is not None and is_sealed(manifest),
-        }
-
-    def _epoch(self) -> tuple[int, str]:
-        return choose_epoch(
-            self.epoch_asked, self.manifest.epoch, os.environ, self.images, lock=self.lock.epoch if self.lock is not None else None
-        )
-
-    def _elf_audit(self, identity: StoreIdentity) -> ElfAudit:
-        return ElfAudit(self.images, identity.platform, self.allow_foreign_elf)
-
-    def _finish(
-        self,
-        options: Mapping[str, Any],
-        tools: list[dict[str, Any]],
-        epoch: Mapping[str, Any],
-        layer_sizes: Mapping[str, int],
-        seal: Mapping[str, Any] | None,
-        costs: StoreCosts | None,
-        elf: ElfReport | None,
-    ) -> dict[str, tuple[str, int]]:
-        outputs = {name: self._sum(name) for name in self.stage.names()}
-        record = build_record(
-            images=self.images,
-            options=options,
-            tools=tools,
-            epoch=epoch,
-            layer_sizes=layer_sizes,
-            outputs=outputs,
-            seal=seal,
-            lock_sha256=sha256(write_lock(self.lock)).hexdigest() if self.lock is not None else None,
-            stored_bytes=costs.layer_bytes if costs is not None else None,
-            costs=costs.to_data(self.images) if costs is not None else layers_costs(self.images, layer_sizes),
-            elf_audit=elf.to_data() if elf is not None else None,
-        )
-        self.stage.write("record.json", record)
-        return {**outputs, "record.json": self._sum("record.json")}
-
-    def _sum(self, name: str) -> tuple[str, int]:
-        """Of a finished artifact; each is read once."""
-        if name not in self.sums:
-            path = self.stage.path(name)
-            with self.console.progress.task(f"sha256 of {name}", path.stat().st_size) as task:
-                self.sums[name] = sha256_file(path, task.advance)
-        return self.sums[name]
 
 
 def _manifest(arguments: argparse.Namespace) -> Manifest:
@@ -335,6 +119,7 @@ def _overrides(arguments: argparse.Namespace) -> Overrides:
         driver=arguments.driver,
         outputs=outputs,
         store_path=arguments.store_path,
+        placement=arguments.placement,
         images=tuple(parse_argument(text) for text in arguments.sources) if arguments.sources else None,
     )
 
@@ -350,7 +135,7 @@ def _lock(arguments: argparse.Namespace, manifest: Manifest, console: Console) -
         return None
     lock = load_lock(path)
     if arguments.locked:
-        require_agreement(manifest, lock, str(path))
+        require_agreement(manifest, lock, f"--locked: {path}")
     for difference in disagreements(manifest, lock):
         console.note(f"{path} is not up to date: {difference}")
     return lock
@@ -379,7 +164,7 @@ def _by_digest(request: ImageRequest) -> str:
     return f"{spec.transport}:{spec.location}:@sha256:…" if spec.transport in FILE_TRANSPORTS else f"{spec.transport}:sha256:…"
 
 
-def _result(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> dict[str, object]:
+def _result(out: str, finished: Finished, images: tuple[StoredImage, ...]) -> dict[str, object]:
     result: dict[str, object] = {
         "out": out,
         "epoch": finished.epoch,
@@ -393,7 +178,7 @@ def _result(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> d
     return result
 
 
-def _text(out: str, finished: _Finished, images: tuple[StoredImage, ...]) -> str:
+def _text(out: str, finished: Finished, images: tuple[StoredImage, ...]) -> str:
     lines = []
     for stored in images:
         names = ", ".join(reference.familiar for reference in stored.references)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from shiplap.cli.console import Console
 
@@ -26,14 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Print the resolved manifest. Reading the output again gives the same manifest."""
     from shiplap.core.manifest import load_manifest, to_data
+    from shiplap.core.manifest.writing import resolved_text
 
-    data = to_data(load_manifest(arguments.file))
-    console.result(data, _as_yaml(data))
+    manifest = load_manifest(arguments.file)
+    console.result(to_data(manifest), resolved_text(manifest))
     return 0
-
-
-def _as_yaml(data: dict[str, Any]) -> str:
-    import yaml
-
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)
-    return text

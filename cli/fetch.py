@@ -9,13 +9,13 @@ from pathlib import Path
 
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.console import Console
+from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import count_text
 from shiplap.core.cache import Cache
 from shiplap.core.cache.export import Exported, export
 from shiplap.core.collect import source_spec
 from shiplap.core.errors import Refused
 from shiplap.core.fetch import Fetched, cached_of, fetch_lock
-from shiplap.core.limits import Limits
 from shiplap.core.lock import Lock, LockedImage
 from shiplap.core.lock.document import load_lock, lock_path
 from shiplap.core.manifest import DEFAULT_NAME, ImageRequest, Manifest, load_manifest
@@ -41,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--file", metavar="FILE", help=f"the manifest (default {DEFAULT_NAME}, when there is one)")
     parser.add_argument("--lock", metavar="LOCK", help="the lock (default: beside the manifest, shiplap.lock.yaml)")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="only what the lock pins for this platform")
+    parser.add_argument("--mirror-only", action="store_true", help="ask nobody but the mirrors: no registry and no engine")
     parser.add_argument("--export", metavar="DIR", help="write the blobs into DIR as well, as files sha256-…")
+    add_limit_option(parser)
     add_access_options(parser)
 
 
@@ -60,8 +62,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         request = requests.get(image.ref) or ImageRequest(image.ref, image.source, line=1)
         return source_spec(replace(request, digest=None), folder)
 
-    limits = manifest.limits if manifest else Limits()
-    fetched = fetch_lock(lock, source_of, limits=limits, access=access)
+    limits = limits_of(arguments, manifest.limits if manifest else None)
+    fetched = fetch_lock(lock, source_of, limits=limits, access=access, mirrors_only=arguments.mirror_only)
     exported = None
     if arguments.export is not None:
         digests = [digest for image in lock.images for digest in cached_of(image, cache)]

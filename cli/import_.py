@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shiplap.cli.arguments import UsageError, parse
 from shiplap.cli.console import Console
+from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import count_text
 from shiplap.core import imagesmanifest
 from shiplap.core.errors import Refused
@@ -59,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite the manifest when it exists")
     parser.add_argument("--no-store", action="store_true", help="write the manifest only")
     parser.add_argument("--platform", metavar="OS/ARCH[/VARIANT]", help="take the images for this platform, where there are several")
+    add_limit_option(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -74,8 +76,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         imported = _from_list(arguments.path, platform, console)
         built = None
     else:
-        imported = _from_root(arguments.path, platform, console)
-        built = None if arguments.no_store else _build(imported.text, arguments.out or DEFAULT_OUT, console)
+        imported = _from_root(arguments.path, platform, limits_of(arguments), console)
+        built = None if arguments.no_store else _build(imported.text, arguments.out or DEFAULT_OUT, arguments.limit, console)
     _write(target, imported.text, force=arguments.force)
     console.result(_result(str(target), imported, built), _text(str(target), imported, built))
     return 0
@@ -112,13 +114,12 @@ def _from_list(path: str, platform: Platform | None, console: Console) -> Import
     return Imported(images, manifest_text(images, heading=heading, platform=None if platform is None else str(platform)))
 
 
-def _from_root(path: str, platform: Platform | None, console: Console) -> Imported:
+def _from_root(path: str, platform: Platform | None, limits: Limits, console: Console) -> Imported:
     # A path that goes up means what the kernel makes of it.
     place = str(Path(path).resolve() if ".." in Path(path).parts else Path(path).absolute())
     if ":" in place:
         raise NothingToImport(f"{place}: a source's path ends at its first colon", hint="link to it under a name without colons")
     spec = parse_source(f"docker-root:{place}")
-    limits = Limits()
     with dockerroot.open_data_root(place, shown(path), limits) as root:
         label, warning = root.label, root.warning
         found = dockerroot.found(root, limits)
@@ -187,13 +188,14 @@ class _Collecting(Console):
         self.made = (data, text)
 
 
-def _build(text: bytes, out: str, console: Console) -> tuple[Mapping[str, object], str]:
+def _build(text: bytes, out: str, limit: list[tuple[str, int]], console: Console) -> tuple[Mapping[str, object], str]:
     """Build the store as `shiplap build -f` does; the manifest appears under its name only when that went well."""
     collecting = _Collecting(console)
     with tempfile.TemporaryDirectory(prefix="shiplap-import-") as folder:
         manifest = Path(folder, DEFAULT_NAME)
         manifest.write_bytes(text)
         arguments = parse(["build", "-f", str(manifest), "-o", out])
+        arguments.limit = limit
         from shiplap.cli import build
 
         build.run(arguments, collecting)

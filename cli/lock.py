@@ -7,11 +7,13 @@ import errno
 import os
 import tempfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from shiplap.cli.access import access_of, add_access_options
 from shiplap.cli.arguments import UsageError
 from shiplap.cli.console import Console
+from shiplap.cli.limits import add_limit_option, limits_of
 from shiplap.cli.quantities import count_text
 from shiplap.core.errors import Refused
 from shiplap.core.lock import Lock
@@ -58,12 +60,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--signed-name", action="store_true", help="with --key: what is signed must also be the name that is fetched")
     parser.add_argument("--registries.d", dest="lookaside", metavar="DIR", help="with --policy: where signatures lie, as for skopeo")
+    add_limit_option(parser)
     add_access_options(parser)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     manifest_path = Path(arguments.file)
     manifest = resolve(load_manifest(manifest_path), Overrides(platform=arguments.platform))
+    manifest = replace(manifest, limits=limits_of(arguments, manifest.limits))
     path = Path(arguments.lock) if arguments.lock else lock_path(manifest_path)
     access = access_of(arguments, console, manifest.registries, manifest_path.parent)
     old = load_lock(path) if path.exists() else None

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from shiplap.core.elfaudit import ElfAudit
 from shiplap.core.entries import Bytes, Content, Entry, Kind
 from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.image import Image, Layer
+from shiplap.core.layer.sight import LayerAudit
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.libarchive import (
     COMPRESSIONS,
@@ -79,12 +79,12 @@ def write_images_tar(
     compression: str = "none",
     level: int = 0,
     progress: Progress = SILENT,
-    audit: ElfAudit | None = None,
+    audits: Sequence[LayerAudit] = (),
 ) -> Archive:
     """Write ``images`` to ``write``, in the order and form that the module's text says.
 
     The order of ``images`` changes nothing; one config given twice is one image with all its references.
-    Every layer is verified before its first byte is written. ``level`` 0 is the compressor's default. ``audit`` looks at every
+    Every layer is verified before its first byte is written. ``level`` 0 is the compressor's default. ``audits`` look at every
     layer on the way.
 
     Raises ArchiveRefused (no image, one reference for two images, an epoch outside 0 to 2³³ − 1, an
@@ -111,7 +111,7 @@ def write_images_tar(
                     uncompressed_layer(image, layer, limits, task.advance) as content,
                 ):
                     sizes[diff_id] = content.size_bytes
-                    if audit is not None:
+                    for audit in audits:
                         audit.tar(diff_id, content, f"{image.label}, layer {layer.index} ({diff_id[:19]})", limits.entries)
                     _add(tar, tally.write, _blob_path(diff_id), content, epoch)
             _add(tar, tally.write, "manifest.json", Bytes(_manifest(planned)), epoch)

@@ -113,7 +113,9 @@ def _locked(request: ImageRequest, locked: LockedImage, image: Image) -> StoredI
     blobs = tuple(layer.blob for layer in locked.layers)
     pinned = locked.manifest
     manifest = RawManifest(pinned.raw, pinned.media_type) if pinned is not None and pinned.raw is not None else None
-    return StoredImage(image, _references(locked.ref, digests), blobs, request.allow_foreign_elf, manifest)
+    return StoredImage(
+        image, _references(locked.ref, digests), blobs, request.allow_foreign_elf, manifest, request.allow_lost_xattrs, request.license
+    )
 
 
 def _named(request: ImageRequest, images: tuple[Image, ...], source: str) -> Iterator[StoredImage]:
@@ -126,13 +128,23 @@ def _named(request: ImageRequest, images: tuple[Image, ...], source: str) -> Ite
                 )
             references = tuple(parse_reference(text) for text in image.references)
             require_found_pins(request, image, source)
-            yield StoredImage(image, references, allow_foreign_elf=request.allow_foreign_elf)
+            yield _as_asked(request, image, references)
         return
     image = the_one(request, images, source)
     require_found_pins(request, image, source)
     # A message about this image names it as the user does.
     image = replace(image, references=(str(replace(request.ref, digest=None)), *image.references))
-    yield StoredImage(image, _references(request.ref, _wanted(request)), allow_foreign_elf=request.allow_foreign_elf)
+    yield _as_asked(request, image, _references(request.ref, _wanted(request)))
+
+
+def _as_asked(request: ImageRequest, image: Image, references: tuple[Reference, ...]) -> StoredImage:
+    return StoredImage(
+        image,
+        references,
+        allow_foreign_elf=request.allow_foreign_elf,
+        allow_lost_xattrs=request.allow_lost_xattrs,
+        license=request.license,
+    )
 
 
 def the_one(request: ImageRequest, images: Sequence[Image], source: str) -> Image:

@@ -17,6 +17,7 @@ from typing import Protocol
 from shiplap.core import zstd
 from shiplap.core.entries import CHUNK_BYTES
 from shiplap.core.errors import Refused
+from shiplap.core.limits import PastLimit
 
 DETECT_BYTES = 10
 """So many first bytes :func:`detect` wants; fewer only where there are no more."""
@@ -32,7 +33,7 @@ class StreamCorrupt(Refused):
     """Compressed data that is damaged, cut off, or followed by something else."""
 
 
-class TooLarge(Refused):
+class TooLarge(PastLimit):
     """Data that is larger than the stated limit."""
 
 

@@ -7,24 +7,21 @@ are looked at while they are read anyway; in which order they come does not matt
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from shiplap.core.elf import Elf, UnreadableElf, read_elf
 from shiplap.core.elfplatform import Expectation, architecture_of, description, expectation, misfit
 from shiplap.core.elfreport import Allowances, ElfReport, ForeignProgram, ImagePrograms
 from shiplap.core.entries import Content, Entry, FileSlice, Kind, printable
 from shiplap.core.errors import Refused
-from shiplap.core.layer.rules import OPAQUE_MARKER, WHITEOUT_PREFIX, clean
+from shiplap.core.layer.sight import Hidden, TarReading, hashes_of, is_hidden
 from shiplap.core.layer.tree import OPAQUE, LayerTree
 from shiplap.core.platform import Platform
 from shiplap.core.store.model import StoredImage
 from shiplap.core.tar.reader import TarCorrupt
-from shiplap.core.tar.records import KINDS
-from shiplap.core.tar.skim import skim_headers
-from shiplap.core.tar.window import Window
+from shiplap.core.tar.skim import Skimmed
 
 PROGRAMS_MAX = 1_000_000
 """Programs that are remembered, over all layers."""
@@ -48,28 +45,10 @@ class _Program:
     elf: Elf | None
 
 
-@dataclass(slots=True)
-class _Hidden:
-    """What a layer hides of those below it, as hashes of paths.
-
-    ``all``: the path and everything below it goes (files, links, whiteouts, opaque directories). ``files``: only a file of that
-    name goes, since directories merge. The hash is Python's own: 64 bits, and a key that images cannot know.
-    """
-
-    all: array[int] = field(default_factory=lambda: array("q"))
-    files: array[int] = field(default_factory=lambda: array("q"))
-
-    def add(self, path: bytes, *, merges: bool) -> None:
-        (self.files if merges else self.all).append(hash(path))
-
-    def __len__(self) -> int:
-        return len(self.all) + len(self.files)
-
-
 @dataclass(frozen=True, slots=True)
 class _Layer:
     programs: tuple[_Program, ...]
-    hidden: _Hidden
+    hidden: Hidden
 
 
 class ElfAudit:
@@ -93,7 +72,7 @@ class ElfAudit:
         """Look at a layer as the layer rules made it of ``tar``."""
         if not self._wants(diff_id):
             return
-        hidden = _Hidden() if diff_id in self._uppers else None
+        hidden = Hidden() if diff_id in self._uppers else None
         names: dict[int, list[bytes]] = {}
         offsets: dict[int, tuple[int, int]] = {}
         for path, inode in tree.walk():
@@ -110,7 +89,7 @@ class ElfAudit:
         """Look at a layer of which only the tar is there. One that cannot be read is noted: it is for the engine to refuse."""
         if not self._wants(diff_id):
             return
-        reading = _TarReading(tar, diff_id in self._uppers)
+        reading = TarReading(tar, diff_id in self._uppers, _wants)
         try:
             reading.read(where, entries_max)
         except TarCorrupt as error:
@@ -121,7 +100,7 @@ class ElfAudit:
         """Look at a layer as entries of a finished store, at and below the path ``below``."""
         if not self._wants(diff_id):
             return
-        hidden = _Hidden() if diff_id in self._uppers else None
+        hidden = Hidden() if diff_id in self._uppers else None
         cut = len(below) + 1
         files: dict[bytes, tuple[list[bytes], Content]] = {}
         for entry in entries:
@@ -153,8 +132,8 @@ class ElfAudit:
         if expected is None:
             notes.append(f"programs cannot be held against the platform {self._platform}: its architecture is not known")
         command_line = Allowances(self._allowed)
-        interesting = _hashes_of(program for layer in self._layers.values() for program in layer.programs)
-        hides = {diff_id: _seen(layer.hidden, interesting) for diff_id, layer in self._layers.items()}
+        interesting = hashes_of(name for layer in self._layers.values() for program in layer.programs for name in program.names)
+        hides = {diff_id: layer.hidden.among(interesting) for diff_id, layer in self._layers.items()}
         images = []
         for stored in self._images:
             own = Allowances(stored.allow_foreign_elf)
@@ -169,7 +148,7 @@ class ElfAudit:
     def _wants(self, diff_id: str) -> bool:
         return diff_id not in self._layers
 
-    def _take(self, diff_id: str, files: Iterable[tuple[list[bytes], Content]], hidden: _Hidden | None) -> None:
+    def _take(self, diff_id: str, files: Iterable[tuple[list[bytes], Content]], hidden: Hidden | None) -> None:
         programs = []
         for names, content in files:
             elf = read_elf(content)
@@ -181,7 +160,7 @@ class ElfAudit:
         self._hidden_count += len(hidden or ())
         if self._program_count > PROGRAMS_MAX or self._hidden_count > ENTRIES_MAX:
             raise AuditImpossible(f"the images hold more than {PROGRAMS_MAX} programs, or {ENTRIES_MAX} files in upper layers")
-        self._layers[diff_id] = _Layer(tuple(programs), hidden or _Hidden())
+        self._layers[diff_id] = _Layer(tuple(programs), hidden or Hidden())
 
     def _image(
         self,
@@ -197,7 +176,7 @@ class ElfAudit:
         hidden_files: set[int] = set()
         for layer in reversed(stored.image.layers):
             for program in self._layers[layer.diff_id].programs:
-                visible = [name for name in program.names if not _is_hidden(name, hidden_all, hidden_files)]
+                visible = [name for name in program.names if not is_hidden(name, hidden_all, hidden_files)]
                 if not visible:
                     continue
                 if program.elf is None:
@@ -221,86 +200,5 @@ class ElfAudit:
         )
 
 
-class _TarReading:
-    """A layer's tar, entry by entry, without the rules that make a tree of it: nothing is refused here."""
-
-    def __init__(self, tar: FileSlice, is_upper: bool) -> None:
-        self._tar = tar
-        self.hidden = _Hidden() if is_upper else None
-        self.files: dict[bytes, tuple[list[bytes], Content]] = {}
-        self._parents: set[bytes] = set()
-
-    def read(self, where: str, entries_max: int) -> None:
-        """Raises TarCorrupt; what came before it has been taken."""
-        hidden = self.hidden
-        for number, header in enumerate(skim_headers(Window(self._tar), what=where)):
-            if number >= entries_max:
-                raise TarCorrupt(f"{where}: it has more than {entries_max} entries")
-            kind = KINDS.get(header.typeflag)
-            program = kind is Kind.REGULAR and header.mode & _EXECUTABLE and header.data_bytes >= _SMALLEST_ELF_BYTES and not header.sparse
-            # In a base layer the others are of no interest, and most entries are others.
-            if kind is None or (hidden is None and not program and kind is not Kind.HARDLINK):
-                continue
-            path = clean(header.name).lstrip(b"/")
-            if path in (b"", b".", b"..") or path.startswith(b"../"):
-                continue
-            parent, _, base = path.rpartition(b"/")
-            if hidden is not None:
-                self._hide(path, parent, base, hidden, directory=kind is Kind.DIRECTORY)
-            if base.startswith(WHITEOUT_PREFIX):
-                continue
-            if kind is Kind.HARDLINK:
-                target = clean(header.linkname).lstrip(b"/")
-                if target in self.files:
-                    self.files[target][0].append(path)
-            elif program:
-                content = FileSlice(self._tar.descriptor, self._tar.offset + header.data_offset, header.data_bytes, self._tar.name)
-                self.files[path] = ([path], content)
-
-    def _hide(self, path: bytes, parent: bytes, base: bytes, hidden: _Hidden, *, directory: bool) -> None:
-        while parent and parent not in self._parents:
-            # Implied directories, too, take the place of files below.
-            self._parents.add(parent)
-            hidden.add(parent, merges=True)
-            parent = parent.rpartition(b"/")[0]
-        if base == OPAQUE_MARKER:
-            # On the root of a layer overlayfs takes no notice of it.
-            if path != base:
-                hidden.add(path.rpartition(b"/")[0], merges=False)
-        elif base.startswith(WHITEOUT_PREFIX):
-            hidden.add(path[: -len(base)] + base[len(WHITEOUT_PREFIX) :], merges=False)
-        else:
-            hidden.add(path, merges=directory)
-
-
-def _ancestors(path: bytes) -> Iterator[bytes]:
-    """``a/b``, ``a`` and the root of ``a/b/c``."""
-    while path:
-        path = path.rpartition(b"/")[0]
-        yield path
-
-
-def _hashes_of(programs: Iterable[_Program]) -> set[int]:
-    """Of the programs' names and all directories above them."""
-    hashes: set[int] = set()
-    directories: set[bytes] = set()
-    for program in programs:
-        for name in program.names:
-            hashes.add(hash(name))
-            for directory in _ancestors(name):
-                if directory in directories:
-                    break
-                directories.add(directory)
-                hashes.add(hash(directory))
-    return hashes
-
-
-def _seen(hidden: _Hidden, interesting: set[int]) -> tuple[set[int], set[int]]:
-    return {one for one in hidden.all if one in interesting}, {one for one in hidden.files if one in interesting}
-
-
-def _is_hidden(name: bytes, hidden_all: set[int], hidden_files: set[int]) -> bool:
-    if not hidden_all and not hidden_files:
-        return False
-    own = hash(name)
-    return own in hidden_files or own in hidden_all or any(hash(directory) in hidden_all for directory in _ancestors(name))
+def _wants(header: Skimmed) -> bool:
+    return bool(header.mode & _EXECUTABLE) and header.data_bytes >= _SMALLEST_ELF_BYTES

@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shiplap.core.cache import Cache
+from shiplap.core.errors import OutsideFailure
 from shiplap.core.image import Image
 from shiplap.core.layer.spool import uncompressed_layer
 from shiplap.core.limits import Limits
 from shiplap.core.lock import Lock, LockedImage
 from shiplap.core.lock.opening import cached_digests, missing_blobs, missing_from_mirrors, opened_source
 from shiplap.core.sources import Access, SourceSpec
+
+
+class MirrorsLack(OutsideFailure):
+    """The download mirrors have not got everything, and nobody else may be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,14 @@ def fetch_lock(
     *,
     limits: Limits,
     access: Access,
+    mirrors_only: bool = False,
 ) -> tuple[Fetched, ...]:
     """Bring in every config and layer of ``lock`` that the cache of ``access`` lacks.
 
-    Its download mirrors are asked first. Raises LockMismatch for a source that holds something
-    else, and what sources and cache raise; what came in until then stays.
+    Its download mirrors are asked first; with ``mirrors_only`` nobody else, and MirrorsLack says what they lack. Raises LockMismatch for
+    a source that holds something else, and what sources and cache raise; what came in until then stays.
     """
-    return tuple(_fetched(image, source_of, limits, access) for image in lock.images)
+    return tuple(_fetched(image, source_of, limits, access, mirrors_only) for image in lock.images)
 
 
 def cached_of(image: LockedImage, cache: Cache) -> tuple[str, ...]:
@@ -45,14 +51,22 @@ def cached_of(image: LockedImage, cache: Cache) -> tuple[str, ...]:
     return tuple(dict.fromkeys(digest for digest in (image.config, *layers, *manifests) if digest is not None))
 
 
-def _fetched(locked: LockedImage, source_of: Callable[[LockedImage], SourceSpec], limits: Limits, access: Access) -> Fetched:
+def _fetched(
+    locked: LockedImage, source_of: Callable[[LockedImage], SourceSpec], limits: Limits, access: Access, mirrors_only: bool
+) -> Fetched:
     cache = access.cache
     assert cache is not None, "there is something to fill"
     missing = missing_blobs(locked, cache)
     if not missing:
         return Fetched(locked, "cache", ())
-    if not missing_from_mirrors(locked, cache, access):
+    lacking = missing_from_mirrors(locked, cache, access)
+    if not lacking:
         return Fetched(locked, "mirror", missing)
+    if mirrors_only:
+        raise MirrorsLack(
+            f"{locked.ref.familiar}: the mirrors have not got {', '.join(lacking)}",
+            hint="`shiplap cache export` makes the files of a mirror where the registry may be asked",
+        )
     with opened_source(locked, source_of(locked), platform=None, limits=limits, access=access) as image:
         _store(image, locked, limits, access, cache)
     return Fetched(locked, "source", missing)

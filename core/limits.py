@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shiplap.core.errors import Refused
+
 MAX_LAYERS = 125
 _IMAGE_ENTRIES = 4_000_000
+
+
+class PastLimit(Refused):
+    """More than a stated limit that an option raises: for a verification no fault of what is verified."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ def _source(stored: StoredImage) -> dict[str, Any]:
         "platform": str(image.platform),
         "references": [str(reference) for reference in stored.references],
     }
+    if stored.license:
+        source["license"] = stored.license
     if image.manifest_digest:
         source["manifest"] = image.manifest_digest
     if image.index_digest:

@@ -257,6 +257,11 @@ class BaseTree:
             link = folder + b"/" + entry.link if entry.kind is Kind.HARDLINK else entry.link
             self.put(replace(entry, path=folder + b"/" + entry.path, link=link))
 
+    def content(self, path: bytes) -> Content | None:
+        """The content of the regular file at ``path``, symbolic links followed to their end; None where there is none."""
+        inode = self._walk(path, f"{self._what}, {printable(path)}", make=False)
+        return None if inode is None else self._contents.get(inode)
+
     def content_of(self, path: bytes, limit_bytes: int) -> bytes | None:
         """A small file's bytes; None where there is no regular file. Raises RootRefused for a larger one."""
         inode = self.find(path)

@@ -85,6 +85,14 @@ def disk_size_bytes(placed: Sequence[Placed]) -> int:
     return end + ALIGNMENT_BYTES
 
 
+def tables(placed: Sequence[Placed], disk_uuid: str, size_bytes: int) -> tuple[bytes, bytes]:
+    """What a disk of ``size_bytes`` begins with (protective MBR, header, entries), and what it ends with (entries, header)."""
+    entries = b"".join(_entry(one) for one in placed).ljust(_ENTRIES * _ENTRY.size, b"\0")
+    last = size_bytes // SECTOR_BYTES - 1
+    first = _protective_mbr(last) + _header(1, last, 2, entries, disk_uuid) + entries
+    return first, entries + _header(last, 1, last - _ENTRY_SECTORS, entries, disk_uuid)
+
+
 def write_disk(
     path: Path, partitions: Sequence[Partition], disk_uuid: str, advance: Callable[[int], object] = lambda amount_bytes: None
 ) -> tuple[Placed, ...]:
@@ -94,10 +102,7 @@ def write_disk(
     """
     placed = place(partitions)
     size = disk_size_bytes(placed)
-    entries = b"".join(_entry(one) for one in placed).ljust(_ENTRIES * _ENTRY.size, b"\0")
-    last = size // SECTOR_BYTES - 1
-    first_table = _protective_mbr(last) + _header(1, last, 2, entries, disk_uuid) + entries
-    second_table = entries + _header(last, 1, last - _ENTRY_SECTORS, entries, disk_uuid)
+    first_table, second_table = tables(placed, disk_uuid, size)
     try:
         with path.open("xb") as file:
             file.truncate(size)

@@ -107,6 +107,8 @@ def _need(config: Mapping[str, str], symbol: str, why: str, remedy: str = "", we
         yield KernelFinding(weight, symbol, _state(config, symbol), why, remedy or f"set CONFIG_{symbol}=y")
 
 
+_LOST = "file capabilities are lost, and opaque directories show again what a layer deleted"
+_WITHOUT_XATTRS = "set CONFIG_SQUASHFS_XATTR=y, or build the store with `squashfs: {whiteouts: explicit}`, or use `mode: archive`"
 # SquashFS's name of the compressor → symbol (fs/squashfs/Kconfig). gzip is zlib there.
 _SQUASHFS_SYMBOLS = {"zstd": "ZSTD", "xz": "XZ", "gzip": "ZLIB", "lz4": "LZ4", "lzo": "LZO"}
 # The same for EROFS (fs/erofs/Kconfig); lz4 comes with EROFS_FS_ZIP itself.
@@ -115,8 +117,14 @@ _EROFS_SYMBOLS = {"lzma": "ZIP_LZMA", "deflate": "ZIP_DEFLATE", "zstd": "ZIP_ZST
 
 def _image(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFinding]:
     yield from _need(config, "OVERLAY_FS", "layers are stacked by overlayfs")
-    if needs.placement == "tree" or needs.filesystem == "none":
-        return  # the root file system's own affair
+    if needs.placement == "tree":
+        # Which file system the root has, nobody here knows.
+        if needs.has_xattrs and _has(config, "SQUASHFS"):
+            why = f"in a SquashFS root the unpacked store has no extended attributes: {_LOST}"
+            yield from _need(config, "SQUASHFS_XATTR", why, _WITHOUT_XATTRS, weight=Weight.LOOK)
+        return
+    if needs.filesystem == "none":
+        return
     if needs.filesystem == "erofs":
         yield from _need(config, "EROFS_FS", "the store image is EROFS")
         if needs.compression != "none":
@@ -140,12 +148,7 @@ def _image(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFindi
                 f"set CONFIG_SQUASHFS_{symbol}=y{other}",
             )
         if needs.has_xattrs:
-            yield from _need(
-                config,
-                "SQUASHFS_XATTR",
-                "without it file capabilities are lost, and opaque directories show again what a layer deleted",
-                "set CONFIG_SQUASHFS_XATTR=y, or use `mode: archive`",
-            )
+            yield from _need(config, "SQUASHFS_XATTR", f"without it {_LOST}", _WITHOUT_XATTRS)
     if needs.placement == "file":
         yield from _need(
             config,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from shiplap.core.store.identity import EPOCH_MAX
 from shiplap.core.tar.reader import read_headers
 from shiplap.core.tar.records import KINDS
 from shiplap.core.tar.window import Window
+from shiplap.rootfs.target.conf import conf_values
 
 KIT_NAME = "target.tar"
-_CONF = b"etc/shiplap/store.conf"
+KIT_CONF = b"etc/shiplap/store.conf"
 _STORE_IMAGES = ("store.squashfs", "store.erofs")
 _ARCHIVES = ("images.tar", "images.tar.gz", "images.tar.xz", "images.tar.zst")
 _SEAL = ("store.verity", "store.roothash")
@@ -103,15 +103,19 @@ def kit_entries(kit: Path) -> Iterator[Iterator[Entry]]:
         yield _entries(FileSlice(file.fileno(), 0, kit.stat().st_size, kit.name))
 
 
-def kit_image(kit: Path) -> str:
-    """Where the target kit looks for the store image: a path, ``PARTUUID=…``, or empty. Raises StoreFolderRefused."""
+def kit_conf(kit: Path) -> bytes:
+    """The target kit's ``store.conf``. Raises StoreFolderRefused."""
     with kit_entries(kit) as entries:
         for entry in entries:
-            if entry.path == _CONF and entry.content is not None and entry.content.size_bytes < _SMALL_BYTES:
-                text = b"".join(entry.content.chunks()).decode("utf-8", "replace")
-                values = [line.partition("=")[2] for line in text.splitlines() if line.startswith(("IMAGE=", "ARCHIVE="))]
-                return "".join(word for value in values for word in shlex.split(value))
-    raise StoreFolderRefused(f"{kit} has no /{_CONF.decode()}", hint="build again")
+            if entry.path == KIT_CONF and entry.content is not None and entry.content.size_bytes < _SMALL_BYTES:
+                return b"".join(entry.content.chunks())
+    raise StoreFolderRefused(f"{kit} has no /{KIT_CONF.decode()}", hint="build again")
+
+
+def kit_image(kit: Path) -> str:
+    """Where the target kit looks for the store image: a path, ``PARTUUID=…``, or empty. Raises StoreFolderRefused."""
+    values = conf_values(kit_conf(kit))
+    return values.get("IMAGE", "") + values.get("ARCHIVE", "")
 
 
 def _entries(tar: FileSlice) -> Iterator[Entry]:

@@ -5,7 +5,7 @@ store image (SquashFS or EROFS) and ``store.tar``, then the hash tree is laid ov
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 from shiplap.core.elfaudit import ElfAudit
 from shiplap.core.elfreport import ElfReport
 from shiplap.core.errors import OutsideFailure
+from shiplap.core.layer.sight import LayerAudit
 from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import Meter, Progress
@@ -75,8 +76,10 @@ class StoreResult:
     elf: ElfReport | None = None
 
 
-def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress, audit: ElfAudit | None = None) -> StoreResult:
-    """Write ``store.*`` into the stage. ``audit`` looks at every layer on the way; what it refuses is not finished.
+def write_store_artifacts(
+    plan: StorePlan, stage: Stage, progress: Progress, audit: ElfAudit | None = None, others: Sequence[LayerAudit] = ()
+) -> StoreResult:
+    """Write ``store.*`` into the stage. ``audit`` and ``others`` look at every layer on the way; what ``audit`` refuses is not finished.
 
     Raises what reading the images raises (Refused), ProgramMissing for a missing tool,
     OutsideFailure when a tool or the disk fails, ForeignElf, OverBudget.
@@ -89,12 +92,13 @@ def write_store_artifacts(plan: StorePlan, stage: Stage, progress: Progress, aud
         writers: list[StoreWriter] = []
         if plan.image_name is not None:
             stack.enter_context(_room_named(plan.form.tool, stage))
-            put = stack.enter_context(_open_sink(plan.form, stage.path(plan.image_name), meter.advance))
+            put = stack.enter_context(open_form_sink(plan.form, stage.path(plan.image_name), meter.advance))
             writers.append(form.image(plan.identity, put, progress.note))
         if "tar" in plan.outputs:
             write = meter.counting(stack.enter_context(stage.writer("store.tar")))
             writers.append(form.tar(plan.identity, lambda entry: write_entry(entry, write)))
-        sizes = write_store(plan.identity, writers, form.unpacking(plan.identity), plan.limits, progress, meter, audit)
+        audits = (*((audit,) if audit is not None else ()), *others)
+        sizes = write_store(plan.identity, writers, form.unpacking(plan.identity), plan.limits, progress, meter, audits)
         if "tar" in plan.outputs:
             write(END_OF_ARCHIVE)
         elf = audit.conclude(progress.note) if audit is not None else None
@@ -121,7 +125,8 @@ def describe_form(form: SquashfsOptions | ErofsOptions) -> dict[str, str]:
     return describe_erofs(form) if isinstance(form, ErofsOptions) else describe_tool(form)
 
 
-def _open_sink(form: SquashfsOptions | ErofsOptions, output: Path, advance: Advance) -> AbstractContextManager[Add]:
+def open_form_sink(form: SquashfsOptions | ErofsOptions, output: Path, advance: Advance) -> AbstractContextManager[Add]:
+    """The sink of either file system. As ``open_sink`` and ``open_erofs``."""
     return open_erofs(form, output, advance) if isinstance(form, ErofsOptions) else open_sink(form, output, advance)
 
 

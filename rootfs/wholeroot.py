@@ -1,35 +1,35 @@
-"""A whole root file system: base tar + target kit + store → one sealed SquashFS."""
+"""A whole root file system: base tar + target kit + store → one sealed SquashFS or EROFS."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from shiplap.core.entries import Bytes, Entry, FileSlice, Kind, PathContent
+from shiplap.core.entries import Entry, FileSlice, Kind, PathContent
 from shiplap.core.errors import Refused
-from shiplap.core.jsontext import parse_object
 from shiplap.core.limits import Limits
 from shiplap.core.output import Stage
 from shiplap.core.progress import Meter, Progress
 from shiplap.core.store.squashfssink import as_squashfs_keeps
 from shiplap.rootfs.basetree import BaseTree, RootRefused
-from shiplap.rootfs.sinks import SquashfsOptions, open_sink
+from shiplap.rootfs.kitinroot import is_sealed_by_root, put_kit
+from shiplap.rootfs.sinks import SquashfsOptions
+from shiplap.rootfs.sinks.erofs import ErofsOptions
 from shiplap.rootfs.squashfs.reader import SquashfsReader
-from shiplap.rootfs.storefolder import StoreFolder, kit_entries, kit_image
-from shiplap.rootfs.target.conf import merge_config
+from shiplap.rootfs.storefolder import StoreFolder, kit_image
+from shiplap.rootfs.storeimage import open_form_sink
 from shiplap.verity.discoverable import partition_uuids
 from shiplap.verity.format import format_file
 from shiplap.verity.identity import file_salt, pad_file, uuid_for_salt
 from shiplap.verity.parameters import VerityParameters
 from shiplap.verity.tree import Tree, lay_out
 
-IMAGE, TREE, ROOT_HASH = "rootfs.squashfs", "rootfs.verity", "rootfs.roothash"
+IMAGES = {"squashfs": "rootfs.squashfs", "erofs": "rootfs.erofs"}
+"""File system → name of the image."""
+TREE, ROOT_HASH = "rootfs.verity", "rootfs.roothash"
 PLACEMENTS = ("file", "partition", "tree")
-DAEMON_JSON = b"etc/docker/daemon.json"
-_CONFIG_BYTES = 1 << 20
 
 
 class RootTooLarge(Refused):
@@ -42,15 +42,21 @@ class RootPlan:
 
     store: StoreFolder
     placement: str
-    form: SquashfsOptions
+    form: SquashfsOptions | ErofsOptions
     limits: Limits
     max_size_bytes: int | None = None
+
+    @property
+    def image_name(self) -> str:
+        """``rootfs.squashfs`` or ``rootfs.erofs``."""
+        return IMAGES["erofs" if isinstance(self.form, ErofsOptions) else "squashfs"]
 
 
 @dataclass(frozen=True, slots=True)
 class RootResult:
-    """``root_hash``: hex. ``tree``: the layout of the hash tree. ``size_bytes``: of the image, padding included."""
+    """``image``: its file name. ``root_hash``: hex. ``tree``: layout of the hash tree. ``size_bytes``: of the image, padding included."""
 
+    image: str
     root_hash: str
     tree: Tree
     size_bytes: int
@@ -83,27 +89,28 @@ def check_kit(store: StoreFolder, placement: str) -> None:
         )
 
 
-def write_root(plan: RootPlan, base: FileSlice, what: str, stage: Stage, progress: Progress, jobs: int | None) -> RootResult:
-    """Write image, hash tree and root hash into ``stage``; ``what`` names the base in messages.
-
-    Raises RootRefused, TarCorrupt, TargetRefused (configurations at odds), RootTooLarge, and what the sink raises.
-    """
-    check_placement(plan.store, plan.placement)
-    check_kit(plan.store, plan.placement)
+def read_base(plan: RootPlan, base: FileSlice, what: str, progress: Progress) -> BaseTree:
+    """The base's tar as a tree; ``what`` names it in messages. Raises RootRefused, TarCorrupt."""
     tree = BaseTree(what, plan.form.epoch, plan.limits.image_entries)
     with progress.task(f"read {what}"):
         tree.read(base)
-    image = stage.path(IMAGE)
+    return tree
+
+
+def write_root(plan: RootPlan, tree: BaseTree, what: str, stage: Stage, progress: Progress, jobs: int | None) -> RootResult:
+    """Put store and kit into ``tree``; write image, hash tree and root hash into ``stage``. ``what`` names the base in messages.
+
+    Raises RootRefused, TargetRefused (configurations at odds), RootTooLarge, and what the sink raises.
+    """
+    check_placement(plan.store, plan.placement)
+    check_kit(plan.store, plan.placement)
+    image = stage.path(plan.image_name)
     with ExitStack() as stack:
         _add_store(tree, plan, stack)
-        if plan.store.kit is not None:
-            for entry in stack.enter_context(kit_entries(plan.store.kit)):
-                if entry.path == DAEMON_JSON:
-                    entry = _merged(tree, entry, progress)
-                tree.put(entry)
+        put_kit(tree, plan.store, plan.placement, stack, progress)
         _say_notes(tree, progress, what)
         meter = Meter(progress)
-        with meter.task(f"pack {IMAGE}"), open_sink(plan.form, image, meter.advance) as put:
+        with meter.task(f"pack {image.name}"), open_form_sink(plan.form, image, meter.advance) as put:
             for entry in tree.entries():
                 put(as_squashfs_keeps(entry))
     return _seal(plan, image, stage, progress, jobs)
@@ -119,7 +126,8 @@ def _add_store(tree: BaseTree, plan: RootPlan, stack: ExitStack) -> None:
         return
     tree.put(mount_point)
     if plan.placement == "file":
-        for entry in _files(folder, store.placed, epoch):
+        placed = store.placed[:1] if is_sealed_by_root(store, plan.placement) else store.placed
+        for entry in _files(folder, placed, epoch):
             tree.put(entry)
 
 
@@ -129,26 +137,11 @@ def _files(folder: bytes, files: tuple[Path, ...], epoch: int) -> Iterator[Entry
         yield Entry(folder + b"/" + path.name.encode(), Kind.REGULAR, 0o644, mtime_epoch=epoch, content=content)
 
 
-def _merged(tree: BaseTree, entry: Entry, progress: Progress) -> Entry:
-    """Our daemon.json with the keys of the base's own; raises TargetRefused where the two want different things."""
-    theirs = tree.content_of(DAEMON_JSON, _CONFIG_BYTES)
-    if theirs is None or not theirs.strip():
-        return entry
-    assert entry.content is not None
-    base = parse_object(theirs, what="/etc/docker/daemon.json of the base", limit_bytes=_CONFIG_BYTES)
-    ours = parse_object(b"".join(entry.content.chunks()), what="the target kit's daemon.json", limit_bytes=_CONFIG_BYTES)
-    merged = merge_config(base, ours, "the base root file system", "the target kit")
-    tree.remove(DAEMON_JSON)
-    progress.note("/etc/docker/daemon.json has the keys of the base's own file and the target kit's")
-    text = json.dumps(merged, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-    return replace(entry, content=Bytes(text))
-
-
 def _say_notes(tree: BaseTree, progress: Progress, what: str) -> None:
     for paths, said in (
         (tree.replaced, "replaced by ours"),
         (tree.sockets, "left out: a socket"),
-        (tree.xattrs_left_out, "some of its extended attributes are left out: SquashFS has user, trusted and security ones only"),
+        (tree.xattrs_left_out, "some of its extended attributes are left out: the image has user, trusted and security ones only"),
     ):
         for path in paths:
             progress.note(f"{what}: /{path.decode('utf-8', 'backslashreplace').lstrip('/')} {said}")
@@ -159,13 +152,13 @@ def _seal(plan: RootPlan, image: Path, stage: Stage, progress: Progress, jobs: i
     padding_bytes = pad_file(image, 4096)
     if plan.max_size_bytes is not None and size_bytes + padding_bytes > plan.max_size_bytes:
         raise RootTooLarge(
-            f"{IMAGE} has {size_bytes + padding_bytes} bytes, {plan.max_size_bytes} are allowed",
+            f"{image.name} has {size_bytes + padding_bytes} bytes, {plan.max_size_bytes} are allowed",
             hint="raise --max-size, compress harder, or move the store to its own partition with --placement partition",
         )
     salt = file_salt(image)
     parameters = VerityParameters(salt=salt, uuid=uuid_for_salt(salt))
-    with progress.task(f"hash tree of {IMAGE}", size_bytes) as task:
+    with progress.task(f"hash tree of {image.name}", size_bytes) as task:
         root_hash = format_file(image, stage.path(TREE), parameters, jobs=jobs, advance=task.advance)
     stage.write(ROOT_HASH, root_hash.encode() + b"\n")
     total = size_bytes + padding_bytes
-    return RootResult(root_hash, lay_out(parameters, total // parameters.data_block_bytes), total, padding_bytes)
+    return RootResult(image.name, root_hash, lay_out(parameters, total // parameters.data_block_bytes), total, padding_bytes)

@@ -10,7 +10,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
 def whole() -> dict[str, Any]:
-    """Every key that the design's section 5 knows, as data, with values that the schema accepts."""
+    """Every key of the design's section 5 (but `compose`, instead of `containers`), as data, with values that the schema accepts."""
     return {
         "version": 1,
         "name": "gateway",
@@ -25,6 +25,7 @@ def whole() -> dict[str, Any]:
                 "config-digest": DIGEST,
                 "license": "Apache-2.0",
                 "allow-foreign-elf": ["/opt/x86-tool"],
+                "allow-lost-xattrs": ["/bin/ping"],
             }
         ],
         "mode": "store",
@@ -51,14 +52,16 @@ def whole() -> dict[str, Any]:
         "registries": {
             "127.0.0.1:5000": {"tls-verify": False, "cert-dir": "certs", "authfile": "auth.json", "mirrors": ["mirror.example.org/hub"]}
         },
-        "target": {"init": ["systemd", "sysv", "procd"]},
+        "target": {"init": ["systemd", "sysv", "procd"], "quadlet": False},
         "containers": [
             {
                 "name": "cache",
                 "image": "redis:7",
+                "entrypoint": "/usr/bin/redis-server",
                 "args": ["--save", "60"],
                 "restart": "always",
-                "network": "none",
+                "network": "bridge",
+                "ports": ["127.0.0.1:6379:6379/tcp"],
                 "volumes": ["data:/data"],
                 "env": {"A": "b", "N": 1},
                 "env-file": "/data/cache.env",
@@ -72,6 +75,7 @@ def whole() -> dict[str, Any]:
                 "memory": "64M",
                 "cpus": 0.5,
                 "pids-limit": 64,
+                "labels": {"org.example.part": "cache"},
                 "health": {"cmd": "redis-cli ping", "interval": "30s", "timeout": "5s", "retries": 3, "start-period": "1m30s"},
                 "after": [],
                 "wait-for": ["/data/ready"],

@@ -25,10 +25,28 @@ PROGRAMS = {
     "systemd": ("systemd-analyze",),
     "shells": ("dash", "busybox", "bash"),
     "gpt": ("sfdisk", "sgdisk"),
+    "yocto-tools": ("pseudo",),  # and from PyPI: bitbake-setup, oelint-adv
     "snippets": ("dash", "shellcheck", "grub-script-check", "dtc"),
+    "buildroot-tools": ("make", "rsync", "fakeroot", "numfmt"),
+    "libarchive-tools": ("bsdtar", "bsdcpio"),
+    "efi": ("fsck.fat", "mtype", "mcopy", "objcopy"),
 }
 # Heavy or rare: demanded only by name, never by `all`.
-BY_NAME_ONLY = ("engines-newer", "tools-newer", "oe", "buildroot", "openwrt", "dm", "kvm", "diffoscope", "cross-libraries", "power-cuts")
+BY_NAME_ONLY = (
+    "engines-newer",
+    "tools-newer",
+    "oe",
+    "buildroot",
+    "openwrt",
+    "dm",
+    "kvm",
+    "diffoscope",
+    "cross-libraries",
+    "power-cuts",
+    "sbom-validators",
+    "boots",
+    "snippet-tools",
+)
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 

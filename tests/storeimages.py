@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from archives import ImageSpec, docker_archive
@@ -76,6 +77,14 @@ def identity(
 ) -> StoreIdentity:
     options = (("squashfs", {"compression": "zstd", "level": 15}),)
     return StoreIdentity("store", engine, driver, parse_platform("linux/amd64"), store_path, epoch, tuple(images), options)
+
+
+def explicit(
+    images: Sequence[StoredImage], *, engine: str = "docker", driver: str = "overlay2", allow: Sequence[str] = ()
+) -> StoreIdentity:
+    """The identity of a store without extended attributes. ``allow``: what every image may lose."""
+    store = identity([replace(one, allow_lost_xattrs=tuple(allow)) for one in images], engine=engine, driver=driver)
+    return replace(store, options=(("squashfs", {"whiteouts": "explicit"}),))
 
 
 def streams(store: StoreIdentity, *, notes: list[str] | None = None, limits: Limits | None = None) -> tuple[bytes, bytes]:

@@ -29,7 +29,7 @@ ALLOWED = {
 MODULE_NAME = re.compile(rf"shiplap\.({'|'.join(ALLOWED)})(\.[A-Za-z_]\w*)*")
 # What is not in the standard library, and which modules may import it. `compression` is Python 3.14's.
 THIRD_PARTY = {
-    "yaml": ("core/manifest/", "cli/config.py"),
+    "yaml": ("core/manifest/",),
     # core/zstd.py looks for libzstd among what libarchive has loaded; it calls nothing of libarchive.
     "libarchive": ("core/libarchive.py", "core/zstd.py"),
     "compression": ("core/",),

@@ -70,7 +70,8 @@ def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> N
     metadata = f"shiplap-{VERSION}.dist-info/"
     assert {name.split("/")[0] for name in names} == {"shiplap", metadata.rstrip("/")}
     assert {name.split("/")[1] for name in names if name.startswith("shiplap/")} == set(FOLDERS)
-    assert "shiplap/core/manifest/schema.json" in names
+    for data in ("core/manifest/schema.json", "core/manifest/compose.json", "core/sbom/identifiers.txt"):
+        assert f"shiplap/{data}" in names
     assert {f"shiplap/{folder}/py.typed" for folder in FOLDERS} <= set(names)
     assert any(name.startswith(metadata) and name.endswith("LICENSE") for name in names)
     wanted = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}

@@ -17,6 +17,7 @@ from shiplap.core.entries import Kind, printable
 from shiplap.core.errors import Refused
 from shiplap.core.layer.dialect import MOBY, Dialect
 from shiplap.core.layer.tree import OPAQUE, Inode, LayerTree
+from shiplap.core.limits import PastLimit
 from shiplap.core.tar.reader import TarHeader
 from shiplap.core.tar.records import KINDS
 
@@ -40,6 +41,10 @@ _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 class LayerRefused(Refused):
     """A layer that the engine cannot unpack, or that leaves its root."""
+
+
+class LayerTooLarge(LayerRefused, PastLimit):
+    """More entries than the limit."""
 
 
 class LayerBuilder:
@@ -90,7 +95,8 @@ class LayerBuilder:
         try:
             return self._add(header)
         except Unacceptable as problem:
-            raise LayerRefused(f"{self._where}, entry '{printable(header.name)}': {problem}", hint=problem.hint) from None
+            kind = LayerTooLarge if isinstance(problem, _TooMany) else LayerRefused
+            raise kind(f"{self._where}, entry '{printable(header.name)}': {problem}", hint=problem.hint) from None
 
     def finish(self) -> LayerTree:
         """The tree, when every entry has been added. Raises LayerRefused."""
@@ -163,7 +169,7 @@ class LayerBuilder:
             raise Unacceptable("the path is in the layer twice, which the engine refuses")
         self._seen.add(cleaned)
         if len(self._seen) > self._entries_max:
-            raise Unacceptable(f"the layer has more than {self._entries_max} entries", _RAISE_ENTRIES)
+            raise _TooMany(f"the layer has more than {self._entries_max} entries", _RAISE_ENTRIES)
 
     def _root_entry(self, header: TarHeader) -> None:
         """The engine makes the root directory itself; not every one lets a layer change it."""
@@ -197,7 +203,7 @@ class LayerBuilder:
     def _inode(self, kind: Kind, mode: int) -> Inode:
         self._inodes += 1
         if self._inodes > 2 * self._entries_max:
-            raise Unacceptable(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
+            raise _TooMany(f"the layer implies more than {2 * self._entries_max} directories and files", _RAISE_ENTRIES)
         return Inode(kind, mode, 0, 0, self._epoch)
 
     def _remove(self, parent_path: bytes, parent: Inode, base: bytes, kind: Kind | None) -> None:
@@ -373,6 +379,10 @@ class Unacceptable(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class _TooMany(Unacceptable):
+    """The first entry past a limit."""
 
 
 def clean(name: bytes) -> bytes:

@@ -17,7 +17,7 @@ from shiplap.core.compression import detect, uncompressed
 from shiplap.core.entries import FileSlice
 from shiplap.core.errors import OutsideFailure, Refused
 from shiplap.core.image import Image, Layer
-from shiplap.core.limits import Limits
+from shiplap.core.limits import Limits, PastLimit
 
 _RESERVE_BYTES = 64 << 20
 _MORE_ROOM = "set TMPDIR to a folder with more room"
@@ -69,7 +69,7 @@ def uncompressed_layer(
     plain = layer.blob.slice()
     if plain is not None and detect(os.pread(plain.descriptor, min(16, plain.size_bytes), plain.offset)) == "none":
         if plain.size_bytes > limits.layer_bytes:
-            raise Refused(
+            raise PastLimit(
                 f"{where}: {plain.size_bytes} bytes are over the limit of {limits.layer_bytes}",
                 hint="raise `limits: {layer-bytes: …}` in the manifest, or give --limit layer-bytes=…, if you trust the image",
             )

@@ -16,7 +16,7 @@ def require_agreement(manifest: Manifest, lock: Lock, name: str) -> None:
     """
     found = list(disagreements(manifest, lock))
     if found:
-        raise LockMismatch(f"--locked: {name} is not up to date: {'; '.join(found)}", hint="`shiplap lock` brings it up to date")
+        raise LockMismatch(f"{name} is not up to date: {'; '.join(found)}", hint="`shiplap lock` brings it up to date")
 
 
 def disagreements(manifest: Manifest, lock: Lock) -> Iterator[str]:

@@ -19,7 +19,7 @@ from shiplap.core.imageform import (
     is_size,
     level_problem,
 )
-from shiplap.core.manifest.device import DEFAULT_DATA_ROOT
+from shiplap.core.manifest.device import DEFAULT_DATA_ROOTS
 from shiplap.core.manifest.devicechecks import device_findings
 from shiplap.core.manifest.problems import quoted
 from shiplap.core.manifest.schema import join
@@ -27,6 +27,7 @@ from shiplap.core.manifest.sizes import parse_size
 from shiplap.core.platform import parse_platform
 from shiplap.core.reference import parse_reference
 from shiplap.core.registry.endpoints import is_mirror_location
+from shiplap.core.sbom.expression import licence_expression
 from shiplap.core.sources.spec import parse_source
 
 Finding = tuple[str, str]
@@ -41,12 +42,9 @@ _ARCHIVE_HIGHEST = {"none": 0, "gzip": 9, "xz": 9, "zstd": 22}
 IN_THIS_RELEASE: dict[str, tuple[object, ...]] = {
     "engine": ("docker", "podman"),
     "driver": ("overlay2", "vfs", "overlay"),
-    "placement": ("file", "partition"),
     "squashfs.tool": ("builtin", "tar2sqfs", "mksquashfs"),
-    "squashfs.whiteouts": ("overlay",),
     "verity.fec-roots": (0,),
 }
-_GRAPHROOT = "/var/lib/containers/storage"
 _OUTPUTS_IN_THIS_RELEASE = ("squashfs", "erofs", "verity", "tar")
 
 
@@ -59,6 +57,7 @@ def findings(data: Data) -> Iterator[Finding]:
     yield from _outputs(data)
     yield from _store_path(data)
     yield from _squashfs(data["squashfs"])
+    yield from _whiteouts(data)
     yield from _erofs(data["erofs"])
     yield from _archive(data["archive"])
     yield from _sizes(data)
@@ -94,6 +93,8 @@ def _images(data: Data) -> Iterator[Finding]:
             continue
         if "from" in image:
             yield from _source(image["from"], join(join("images", index), "from"))
+        if image.get("license") is not None:
+            yield from _licence(image["license"], join(join("images", index), "license"))
         text = image.get("ref")
         if text is None:
             continue
@@ -106,6 +107,13 @@ def _images(data: Data) -> Iterator[Finding]:
         if str(reference) in seen:
             yield path, f"{quoted(text)} is the same reference as that of images[{seen[str(reference)]}]"
         seen.setdefault(str(reference), index)
+
+
+def _licence(text: str, path: str) -> Iterator[Finding]:
+    try:
+        licence_expression(text)
+    except Refused as error:
+        yield path, _sentence(error)
 
 
 def _source(text: str, path: str) -> Iterator[Finding]:
@@ -149,7 +157,7 @@ def _outputs(data: Data) -> Iterator[Finding]:
 
 
 def _store_path(data: Data) -> Iterator[Finding]:
-    store, root = data["store-path"], data["data-root"].get("path", DEFAULT_DATA_ROOT) if data["engine"] == "docker" else _GRAPHROOT
+    store, root = data["store-path"], data["data-root"].get("path", DEFAULT_DATA_ROOTS[data["engine"]])
     if store == root or store.startswith(root.rstrip("/") + "/"):
         yield "store-path", f"{quoted(store)} lies in the data-root {root}, where the engine would hide or delete it"
 
@@ -165,6 +173,15 @@ def _squashfs(settings: Data) -> Iterator[Finding]:
     size_bytes = _size_or_none(settings["block-size"])
     if size_bytes is not None and not is_size(size_bytes, SQUASHFS_BLOCK_BYTES):
         yield "squashfs.block-size", f"{quoted(settings['block-size'])} is not a power of two from 4K to 1M"
+
+
+def _whiteouts(data: Data) -> Iterator[Finding]:
+    if data["mode"] == "archive" or data["squashfs"]["whiteouts"] != "explicit":
+        return
+    if data.get("driver") == "vfs":
+        yield "squashfs.whiteouts", "a vfs store holds whole trees, which hide nothing"
+    if "erofs" in (data.get("outputs") or ()):
+        yield "squashfs.whiteouts", "an EROFS image keeps its extended attributes: `explicit` is for `squashfs`"
 
 
 def _erofs(settings: Data) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from shiplap.core.reference import Reference
 
-DEFAULT_DATA_ROOT = "/var/lib/docker"
+DEFAULT_DATA_ROOTS = {"docker": "/var/lib/docker", "podman": "/var/lib/containers/storage"}
 DEFAULT_INIT = ("systemd", "sysv")
 
 
@@ -18,7 +18,7 @@ class DataRootSettings:
     live instead of in the data-root.
     """
 
-    path: str = DEFAULT_DATA_ROOT
+    path: str = DEFAULT_DATA_ROOTS["docker"]
     persistence: str | None = None
     size_bytes: int | None = None
     volumes_path: str | None = None
@@ -26,9 +26,9 @@ class DataRootSettings:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``cmd`` runs in the container's shell; the times are in the engine's words (``30s``)."""
+    """``cmd`` runs in the container's shell, None: no health check, not even the image's. The times are in the engine's words (``30s``)."""
 
-    cmd: str
+    cmd: str | None
     interval: str | None = None
     timeout: str | None = None
     retries: int | None = None
@@ -37,16 +37,20 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSettings:
-    """A container that the device starts. The words are those of ``docker create``; ``env`` in byte order of the names.
+    """A container that the device starts. The words are those of ``docker create``; ``env`` and ``labels`` in byte order of the names.
+
+    ``entrypoint``: the program instead of the image's Entrypoint and Cmd.
 
     ``after``: containers that start first. ``wait_for``: paths that must exist first.
     """
 
     name: str
     image: Reference
+    entrypoint: str | None = None
     args: tuple[str, ...] = ()
     restart: str | None = None
     network: str | None = None
+    ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     env_file: str | None = None
@@ -60,6 +64,7 @@ class ContainerSettings:
     memory_bytes: int | None = None
     cpus: str | None = None
     pids_limit: int | None = None
+    labels: tuple[tuple[str, str], ...] = ()
     health: Health | None = None
     after: tuple[str, ...] = ()
     wait_for: tuple[str, ...] = ()
@@ -67,11 +72,15 @@ class ContainerSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSettings:
-    """``init``: init systems that get files. ``containers``: as written. ``engine_config``: a JSON object, for daemon.json."""
+    """``init``: init systems that get files. ``containers``: as written. ``engine_config``: a JSON object, for daemon.json or storage.conf.
+
+    ``quadlet``: under systemd the containers are Quadlet's.
+    """
 
     data_root: DataRootSettings = DataRootSettings()
     placement: str = "file"
     init: tuple[str, ...] = DEFAULT_INIT
+    quadlet: bool = False
     containers: tuple[ContainerSettings, ...] = ()
     engine_config: str = "{}"
 

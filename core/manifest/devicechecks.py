@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shiplap.core.errors import Refused
-from shiplap.core.manifest.device import DEFAULT_DATA_ROOT, kept_in_data_root
+from shiplap.core.manifest.device import DEFAULT_DATA_ROOTS, DEFAULT_INIT, kept_in_data_root
 from shiplap.core.manifest.problems import quoted
 from shiplap.core.manifest.schema import join
 from shiplap.core.manifest.sizes import parse_size
@@ -21,42 +22,16 @@ Data = dict[str, Any]
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+@:=-]*")
 _CHOICES = "write `data-root: {persistence: volatile}` (gone at every restart) or `persistence: persistent` (on a writable partition)"
 _IMAGES = ("squashfs", "erofs")
+_OUR_LABELS = "io.shiplap."
 
 
 def device_findings(data: Data, outputs: Sequence[str]) -> Iterator[Finding]:
     """Everything wrong with the device's keys. ``outputs``: what the build writes, defaults decided."""
-    if not has_kit(data["engine"], data.get("driver"), data["mode"]):
-        yield from _without_kit(data)
-        return
     yield from _data_root(data)
     yield from _sealing(data, outputs)
     yield from _engine_config(data)
+    yield from _quadlet(data)
     yield from _containers(data, outputs)
-
-
-def has_kit(engine: str, driver: str | None, mode: str) -> bool:
-    """Whether there is a target kit for what the build makes. ``driver``: None for the engine's default."""
-    return engine == "docker" and (mode == "archive" or driver in (None, "overlay2"))
-
-
-def _without_kit(data: Data) -> Iterator[Finding]:
-    """Keys that only a target kit can obey, and this release has none for the engine or driver."""
-    what = f"driver {data['driver']}" if data["engine"] == "docker" else f"engine {data['engine']}"
-    root, verity = data["data-root"], data["verity"]
-    said = {
-        "data-root.path": root.get("path", DEFAULT_DATA_ROOT) != DEFAULT_DATA_ROOT,
-        "data-root.persistence": "persistence" in root,
-        "data-root.size": "size" in root,
-        "data-root.volumes-path": "volumes-path" in root,
-        "placement": data.get("placement", "file") == "partition",
-        "verity.check": verity.get("check", "lazy") != "lazy",
-        "verity.on-corruption": verity.get("on-corruption", "eio") != "eio",
-        "verity.seal": verity.get("seal", "auto") != "auto",
-        "engine-config": bool(data["engine-config"]),
-        "target": bool(data["target"]),
-        "containers": bool(data["containers"]),
-    }
-    yield from ((path, f"not yet implemented for {what} in this release") for path, is_said in said.items() if is_said)
 
 
 def _below(path: str, folder: str) -> bool:
@@ -65,7 +40,8 @@ def _below(path: str, folder: str) -> bool:
 
 def _data_root(data: Data) -> Iterator[Finding]:
     settings = data["data-root"]
-    persistence, volumes, path = settings.get("persistence"), settings.get("volumes-path"), settings.get("path", DEFAULT_DATA_ROOT)
+    persistence, volumes = settings.get("persistence"), settings.get("volumes-path")
+    path = settings.get("path", DEFAULT_DATA_ROOTS[data["engine"]])
     if settings.get("size") is not None:
         if persistence == "persistent":
             yield "data-root.size", "is the size of a volatile data-root's tmpfs; a persistent one has its partition's"
@@ -80,7 +56,10 @@ def _data_root(data: Data) -> Iterator[Finding]:
     for index, container in enumerate(data["containers"]):
         named = [one for one in (container or {}).get("volumes") or () if one is not None and kept_in_data_root(one)]
         if named:
-            yield "data-root", f"containers[{index}] has the volume {quoted(named[0])}, so say where it is kept: {_CHOICES}"
+            yield (
+                "data-root",
+                f"container {container.get('name', index)} has the volume {quoted(named[0])}, so say where it is kept: {_CHOICES}",
+            )
             return
 
 
@@ -93,8 +72,11 @@ def _sealing(data: Data, outputs: Sequence[str]) -> Iterator[Finding]:
             yield "verity.check", "an archive has no hash tree: use `check: sha256`"
         if seal == "always":
             yield "verity.seal", "an archive cannot be sealed: its root file system can, and `check: sha256` compares its hash"
-        if placement == "partition":
-            yield "placement", "an archive is a file in the root file system: `partition` is for store mode"
+        if placement != "file":
+            yield "placement", f"an archive is a file in the root file system: `{placement}` is for store mode"
+        return
+    if placement == "tree":
+        yield from _unpacked(settings, outputs)
         return
     has_tree = "verity" in outputs
     if check == "sha256" and seal == "always":
@@ -110,15 +92,48 @@ def _sealing(data: Data, outputs: Sequence[str]) -> Iterator[Finding]:
         yield "placement", "a store partition is found by its root hash: add `verity` to `outputs`"
 
 
+def _unpacked(verity: Data, outputs: Sequence[str]) -> Iterator[Finding]:
+    """A store that is part of the root file system is verified with it, and in no other way."""
+    if "erofs" in outputs:
+        yield "placement", "a store is unpacked into the root file system from its SquashFS: use `squashfs` instead of `erofs`"
+    for key, usual in (("check", ("lazy",)), ("on-corruption", ("eio",)), ("seal", ("auto", "never"))):
+        if verity.get(key, usual[0]) not in usual:
+            yield (
+                join("verity", key),
+                f"{quoted(verity[key])} is for a store image; `placement: tree` is verified with its root file system",
+            )
+
+
 def _engine_config(data: Data) -> Iterator[Finding]:
-    # Docker's default; another engine's is not in daemon.json.
-    driver = data.get("driver") or ("overlay2" if data["engine"] == "docker" else None)
-    ours = {"storage-driver": driver, "data-root": data["data-root"].get("path")}
-    for key, value in ours.items():
-        said = data["engine-config"].get(key)
-        if said is not None and value is not None and said != value:
-            manifest_key = "driver" if key == "storage-driver" else "data-root.path"
-            yield join("engine-config", key), f"{quoted(said)} is at odds with `{manifest_key}`, which is {value}; leave it out here"
+    """What the manifest's own keys decide: in daemon.json at the top, in Podman's storage.conf in the table ``storage``."""
+    said, where = data["engine-config"], "engine-config"
+    path = data["data-root"].get("path", DEFAULT_DATA_ROOTS[data["engine"]])
+    if data["engine"] == "docker":
+        ours = {"storage-driver": ("driver", data.get("driver") or "overlay2"), "data-root": ("data-root.path", path)}
+    else:
+        said, where = said.get("storage", {}), join(where, "storage")
+        ours = {"driver": ("driver", "overlay"), "graphroot": ("data-root.path", path)}
+        if not isinstance(said, dict):
+            yield where, "is a table of storage.conf: write `storage: {KEY: VALUE}`"
+            return
+    for key, (manifest_key, value) in ours.items():
+        if said.get(key) is not None and value is not None and said[key] != value:
+            yield join(where, key), f"{quoted(said[key])} is at odds with `{manifest_key}`, which is {value}; leave it out here"
+
+
+def _quadlet(data: Data) -> Iterator[Finding]:
+    target = data["target"]
+    if not target.get("quadlet"):
+        return
+    if data["engine"] != "podman":
+        yield "target.quadlet", "Quadlet is Podman's: `engine: podman`"
+    elif "systemd" not in target.get("init", DEFAULT_INIT):
+        yield "target.quadlet", "Quadlet makes systemd's units, and `target.init` has no systemd"
+    for index, one in enumerate(data["containers"]):
+        for number, volume in enumerate((one or {}).get("volumes") or ()):
+            if volume is not None and ":" not in volume:
+                path = join(join(join("containers", index), "volumes"), number)
+                yield path, f"{quoted(volume)}: Quadlet removes volumes without a name whenever the container stops; write NAME:{volume}"
 
 
 def _containers(data: Data, outputs: Sequence[str]) -> Iterator[Finding]:
@@ -161,6 +176,12 @@ def _image(one: Data, path: str, known: set[str] | None) -> Iterator[Finding]:
 
 
 def _words(one: Data, path: str) -> Iterator[Finding]:
+    yield from _ports(one, path)
+    if (health := one.get("health")) is not None:
+        yield from _health(health, join(path, "health"))
+    for name in one.get("labels") or {}:
+        if "=" in name or name.startswith(_OUR_LABELS):
+            yield join(join(path, "labels"), name), f"{quoted(name)} cannot be a label: no `=`, and `{_OUR_LABELS}` is the target kit's"
     for name in one.get("env") or {}:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name):
             yield join(join(path, "env"), name), f"{quoted(name)} is no name of an environment variable"
@@ -169,6 +190,39 @@ def _words(one: Data, path: str) -> Iterator[Finding]:
             yield join(join(path, "wait-for"), index), f"{quoted(word)} is no absolute path without spaces and special characters"
     if one.get("memory") is not None and _size_or_none(one["memory"]) is None:
         yield join(path, "memory"), f"{quoted(one['memory'])} is out of range"
+
+
+def _ports(one: Data, path: str) -> Iterator[Finding]:
+    ports, network = one.get("ports") or (), one.get("network")
+    if ports and network in ("none", "host"):
+        yield join(path, "ports"), f"ports are published from a bridge, and `network` is {network}"
+    for index, port in enumerate(ports):
+        if port is not None and not _is_published(port):
+            yield (
+                join(join(path, "ports"), index),
+                f"{quoted(port)}: a port is 1 to 65535, two ranges are of one length, an address is an IP address",
+            )
+
+
+def _is_published(port: str) -> bool:
+    """Whether the numbers of ``[[IP:]HOST:]CONTAINER[/protocol]`` can be: the schema has seen the form."""
+    address, _, ends = port.partition("/")[0].rpartition("]") if port.startswith("[") else ("", "", port.partition("/")[0])
+    numbers = ends.split(":")
+    if address or len(numbers) == 3:
+        try:
+            ipaddress.ip_address(address[1:] or numbers[0])
+        except ValueError:
+            return False
+    ranges = [tuple(int(number) for number in part.split("-")) for part in numbers[-2:] if part]
+    sound = all(0 < one[0] <= one[-1] < 65536 for one in ranges)
+    return sound and len({one[-1] - one[0] for one in ranges}) == 1
+
+
+def _health(health: Data, path: str) -> Iterator[Finding]:
+    if "cmd" not in health and "disable" not in health:
+        yield join(path, "cmd"), "the key `cmd` is missing"
+    if "disable" in health and len(health) > 1:
+        yield join(path, "disable"), "without a health check there is nothing else to say about it"
 
 
 def _order(containers: Sequence[Data | None], first: dict[str, int]) -> Iterator[Finding]:

@@ -32,6 +32,7 @@ class ImageRequest:
     config_digest: str | None = None
     license: str | None = None
     allow_foreign_elf: tuple[str, ...] = ()
+    allow_lost_xattrs: tuple[str, ...] = ()
     line: int = 0
 
 
@@ -119,4 +120,5 @@ class Overrides:
     driver: str | None = None
     outputs: tuple[str, ...] | None = None
     store_path: str | None = None
+    placement: str | None = None
     images: tuple[ImageRequest, ...] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,33 @@ from shiplap.core.errors import Refused
 from shiplap.core.imageform import EROFS_LEVELS, SQUASHFS_LEVELS, Levels
 from shiplap.core.limits import Limits
 from shiplap.core.manifest.checks import DRIVERS, OUTPUTS, findings
+from shiplap.core.manifest.composefile import COMPOSE_BOUNDS, ComposeFile, parse_compose
 from shiplap.core.manifest.devicereading import device_data, device_settings
-from shiplap.core.manifest.document import MANIFEST_BOUNDS, Listing, Mapping, Node, Unreadable, compose, node_of, plain, read_bounded
+from shiplap.core.manifest.document import (
+    MANIFEST_BOUNDS,
+    Listing,
+    Mapping,
+    Node,
+    Scalar,
+    Unreadable,
+    compose,
+    node_of,
+    plain,
+    read_bounded,
+)
 from shiplap.core.manifest.model import ArchiveSettings, ErofsSettings, ImageRequest, Manifest, Overrides, SquashfsSettings, VeritySettings
-from shiplap.core.manifest.problems import ManifestError, Problem
-from shiplap.core.manifest.schema import join, validate, with_defaults
+from shiplap.core.manifest.problems import ManifestError, Problem, quoted
+from shiplap.core.manifest.schema import place_of, sound_data, validate, with_defaults
 from shiplap.core.manifest.sizes import format_size, parse_size
 from shiplap.core.platform import parse_platform
 from shiplap.core.reference import parse_reference
 from shiplap.core.registry.settings import RegistrySettings
+from shiplap.core.sbom.expression import licence_expression
 
 Data = dict[str, Any]
 
 _SCHEMA_HINT = "`shiplap schema` prints the schema; an editor that knows it shows these mistakes while you type"
+_COMPOSE_HINT = "docs/compose.md says what of a Compose file describes containers of a device"
 # Which option an overridden key came from, for messages.
 _OPTIONS = {
     "platform": "--platform",
@@ -33,6 +48,7 @@ _OPTIONS = {
     "driver": "--driver",
     "outputs": "--output",
     "store-path": "--store-path",
+    "placement": "--placement",
 }
 
 
@@ -49,11 +65,14 @@ def load_manifest(path: Path) -> Manifest:
         raise ManifestUnreadable(f"cannot read the manifest {path}: {error.strerror}", hint=hint) from error
     if raw is None:
         raise ManifestUnreadable(f"{path} is not a regular file")
-    return parse_manifest(raw, str(path))
+    return parse_manifest(raw, str(path), path.parent)
 
 
-def parse_manifest(text: bytes, name: str) -> Manifest:
-    """Check the bytes of a manifest; ``name`` stands for it in messages. Raises ManifestError with all problems."""
+def parse_manifest(text: bytes, name: str, folder: Path = Path()) -> Manifest:
+    """Check the bytes of a manifest; ``name`` stands for it in messages. Raises ManifestError with all problems.
+
+    ``folder``: where the path of a Compose file begins, the manifest's own.
+    """
     problems: list[Problem] = []
     try:
         node = compose(text, problems)
@@ -61,12 +80,44 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         raise ManifestError(name, problems) from None
     # A value that YAML itself leaves unclear needs one message, not a second one about its type.
     unclear = {(problem.line, problem.column) for problem in problems}
+    described = None
+    if isinstance(node, Mapping) and "compose" in node.entries:
+        node, described = _with_compose(node, folder, problems)
     found = validate(node)
     manifest = _manifest(node, found)
-    problems += [problem for problem in found if (problem.line, problem.column) not in unclear]
+    problems += [problem for problem in found if (problem.line, problem.column) not in unclear or not problem.line]
+    if described is not None:
+        problems = [described.located(problem) for problem in problems]
     if problems or manifest is None:
-        raise ManifestError(name, problems, hint=_SCHEMA_HINT)
+        in_compose = any(problem.file for problem in problems)
+        raise ManifestError(name, problems, hint=_COMPOSE_HINT if in_compose else _SCHEMA_HINT)
     return manifest
+
+
+def _with_compose(node: Mapping, folder: Path, problems: list[Problem]) -> tuple[Mapping, ComposeFile | None]:
+    """The manifest with ``containers`` instead of ``compose``; without either where the Compose file has problems."""
+    key, asked = node.keys["compose"], node.entries["compose"]
+    if not (isinstance(asked, Scalar) and isinstance(asked.value, str) and asked.value):
+        return node, None  # the schema says so
+    entries = {name: value for name, value in node.entries.items() if name != "compose"}
+    if "containers" in entries:
+        problems.append(Problem("compose", *key, "describes the containers as `containers` does: choose one of the two"))
+        return replace(node, entries=entries), None
+    described = None
+    path = folder / asked.value
+    try:
+        raw = read_bounded(path, COMPOSE_BOUNDS)
+    except OSError as error:
+        problems.append(Problem("compose", asked.line, asked.column, f"cannot read {quoted(path)}: {error.strerror}"))
+    except ValueError:
+        pass  # a NUL in the path, which reading the manifest has told
+    else:
+        if raw is None:
+            problems.append(Problem("compose", asked.line, asked.column, f"{quoted(path)} is not a regular file"))
+        else:
+            described = parse_compose(raw, str(path), problems)
+    entries["containers"] = Listing(tuple(node_of(one) for one in described.containers) if described else (), asked.line, asked.column)
+    return replace(node, entries=entries), described
 
 
 def defaults() -> Manifest:
@@ -84,6 +135,7 @@ def resolve(manifest: Manifest, overrides: Overrides) -> Manifest:
     """
     given: Data = {"platform": overrides.platform, "epoch": overrides.epoch, "mode": overrides.mode, "engine": overrides.engine}
     given |= {"driver": overrides.driver, "outputs": overrides.outputs and list(overrides.outputs), "store-path": overrides.store_path}
+    given |= {"placement": overrides.placement}
     data: Data = json.loads(manifest.written)
     data.update({key: value for key, value in given.items() if value is not None})
     node = node_of(data)
@@ -108,40 +160,14 @@ def _manifest(node: Node, problems: list[Problem]) -> Manifest | None:
     """Check what the schema cannot, and build; None when there are ``problems``, old or new."""
     if not isinstance(node, Mapping):
         return None
-    sound = _without(node, "", {problem.path for problem in problems})
+    sound = sound_data(node, "", {problem.path for problem in problems})
     data = with_defaults(sound)
     for path, message in findings(data):
-        line, column = _place(node, path)
+        line, column = place_of(node, path)
         problems.append(Problem(path, line, column, message))
     if problems:
         return None
     return _build(data, node)
-
-
-def _without(node: Node, path: str, bad: set[str]) -> Any:
-    """The data of ``node`` without what has a problem: keys vanish, items of a list become None."""
-    if isinstance(node, Mapping):
-        below = ((key, join(path, key), value) for key, value in node.entries.items())
-        return {key: _without(value, where, bad) for key, where, value in below if where not in bad}
-    if isinstance(node, Listing):
-        items = ((join(path, index), item) for index, item in enumerate(node.items))
-        return [None if where in bad else _without(item, where, bad) for where, item in items]
-    return plain(node)
-
-
-def _place(node: Node, path: str) -> tuple[int, int]:
-    """Where ``path`` stands in the file, or the nearest thing around it that is written."""
-    if isinstance(node, Mapping):
-        for key, value in node.entries.items():
-            own = join("", key)
-            if path == own:
-                return (value.line, value.column)
-            if path.startswith((f"{own}.", f"{own}[")):
-                return _place(value, path[len(own) :].removeprefix("."))
-    if isinstance(node, Listing) and path.startswith("["):
-        index, _, rest = path[1:].partition("]")
-        return _place(node.items[int(index)], rest.removeprefix("."))
-    return node.line, node.column
 
 
 def _build(data: Data, node: Mapping) -> Manifest:
@@ -188,8 +214,9 @@ def _image(image: Data, line: int) -> ImageRequest:
         source=image.get("from", f"docker://{image['ref']}"),
         digest=image.get("digest"),
         config_digest=image.get("config-digest"),
-        license=image.get("license"),
+        license=licence_expression(image["license"]) if "license" in image else None,
         allow_foreign_elf=tuple(image["allow-foreign-elf"]),
+        allow_lost_xattrs=tuple(image["allow-lost-xattrs"]),
         line=line,
     )
 
@@ -279,6 +306,7 @@ def _image_data(image: ImageRequest) -> Data:
         "config-digest": image.config_digest,
         "license": image.license,
         "allow-foreign-elf": list(image.allow_foreign_elf),
+        "allow-lost-xattrs": list(image.allow_lost_xattrs),
     }
 
 

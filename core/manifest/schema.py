@@ -26,6 +26,7 @@ _OF_LISTS_AND_MAPPINGS = ("items", "minItems", "maxItems", "uniqueItems", "prope
 CHECKED = frozenset(("type", "$ref", *_OF_TEXT_AND_NUMBERS, *_OF_LISTS_AND_MAPPINGS))
 ANNOTATIONS = frozenset(("$schema", "$id", "$defs", "title", "description", "default", "examples", "errorMessage"))
 
+_PLAIN_KEY = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 _TYPES = {
     "object": "a mapping",
     "array": "a list",
@@ -67,9 +68,45 @@ def join(path: str, key: str | int) -> str:
     """The YAML path of ``key`` below ``path``."""
     if isinstance(key, int):
         return f"{path}[{key}]"
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+    if not key or key.strip(_PLAIN_KEY):
         key = json.dumps(key if len(key) <= 60 else key[:60] + "…")
     return f"{path}.{key}" if path else key
+
+
+def sound_data(node: Node, path: str, bad: set[str]) -> Any:
+    """The data of ``node`` without what has a problem: keys vanish, items of a list become None."""
+    if isinstance(node, Mapping):
+        below = ((key, join(path, key), value) for key, value in node.entries.items())
+        return {key: sound_data(value, where, bad) for key, where, value in below if where not in bad}
+    if isinstance(node, Listing):
+        items = ((join(path, index), item) for index, item in enumerate(node.items))
+        return [None if where in bad else sound_data(item, where, bad) for where, item in items]
+    return plain(node)
+
+
+def place_of(node: Node, path: str) -> tuple[int, int]:
+    """Where ``path`` stands in the file, or the nearest thing around it that is written."""
+    if isinstance(node, Mapping):
+        key, rest = _first_key(node, path)
+        if key is not None:
+            value = node.entries[key]
+            return place_of(value, rest.removeprefix(".")) if rest else (value.line, value.column)
+    if isinstance(node, Listing) and path.startswith("["):
+        index, _, rest = path[1:].partition("]")
+        return place_of(node.items[int(index)], rest.removeprefix("."))
+    return node.line, node.column
+
+
+def _first_key(node: Mapping, path: str) -> tuple[str | None, str]:
+    """The key that ``path`` (of :func:`join`) begins with, when ``node`` has it, and what follows."""
+    if path.startswith('"'):
+        key, end = json.JSONDecoder().raw_decode(path)
+        if key not in node.entries and key.endswith("…"):
+            key = next((one for one in node.entries if one.startswith(key[:-1])), key)
+    else:
+        end = len(path) - len(path.lstrip(_PLAIN_KEY))
+        key = path[:end]
+    return (key if key in node.entries else None), path[end:]
 
 
 def _resolved(schema: Schema) -> Schema:
@@ -107,7 +144,7 @@ def _check_mapping(node: Mapping, schema: Schema, path: str, problems: list[Prob
         if key in known:
             _check(value, known[key], join(path, key), problems)
         elif others is False:
-            problems.append(Problem(join(path, key), line, column, f"unknown key {quoted(key)}{_did_you_mean(key, known)}"))
+            problems.append(Problem(join(path, key), line, column, f"unknown key {quoted(key)}{did_you_mean(key, known)}"))
         elif isinstance(others, dict):
             _check(value, others, join(path, key), problems)
         if len(key) < schema.get("propertyNames", {}).get("minLength", 0):
@@ -142,7 +179,7 @@ def _scalar_mistake(node: Scalar, schema: Schema) -> str | None:
         return f"must be {schema['const']}, not {quoted(node.text)}" + (f": {wording}" if wording else "")
     if "enum" in schema and not any(_same(value, one) for one in schema["enum"]):
         words = [str(one) for one in schema["enum"]]
-        return f"{quoted(node.text)} is not one of {', '.join(words)}{_did_you_mean(node.text, words)}"
+        return f"{quoted(node.text)} is not one of {', '.join(words)}{did_you_mean(node.text, words)}"
     if isinstance(value, str):
         return _text_mistake(value, schema, wording)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -204,8 +241,10 @@ def _listed(wanted: str | list[str]) -> list[str]:
     return [wanted] if isinstance(wanted, str) else wanted
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word[:60].lower().replace("_", "-"), list(known), 1, 0.6)
+def did_you_mean(word: str, known: Iterable[str], separator: str = "-") -> str:
+    """``; did you mean …``, or nothing. ``separator``: between the words of ``known``."""
+    meant = re.sub("[-_]", separator, word[:60].lower())
+    close = difflib.get_close_matches(meant, list(known), 1, 0.6)
     return f"; did you mean `{close[0]}`?" if close else ""
 
 

@@ -1,4 +1,4 @@
-"""Writes a ``shiplap.yaml`` for people to go on with: ordered as given, commented, the same bytes for the same input."""
+"""Writes a ``shiplap.yaml``: for people to go on with, or a resolved one in full. The same bytes for the same input."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import yaml
 from shiplap.core.errors import Refused
-from shiplap.core.manifest.reading import parse_manifest
+from shiplap.core.manifest.model import Manifest
+from shiplap.core.manifest.reading import parse_manifest, to_data
 
 # Plain in YAML 1.1 and 1.2 alike and never anything but text: it begins with a letter or `/`, has a `/` or `:` in it that
 # makes it no word, and no `: `, ` #`, quote or bracket.
@@ -44,6 +46,12 @@ def manifest_text(images: Sequence[WrittenImage], *, heading: Sequence[str], pla
         lines += [("  - " if number == 0 else "    ") + line for number, line in enumerate(said)]
     text = ("\n".join(lines) + "\n").encode()
     parse_manifest(text, "the new manifest")
+    return text
+
+
+def resolved_text(manifest: Manifest) -> str:
+    """``manifest`` with every default written out; reading it again gives an equal one."""
+    text: str = yaml.safe_dump(to_data(manifest), sort_keys=False, allow_unicode=True, width=1000)
     return text
 
 

@@ -14,6 +14,7 @@ from shiplap.core.store.model import StoredLayer
 from shiplap.core.store.podman import config_big_data, read_layers_json
 from shiplap.core.store.squashfssink import SquashfsSink
 from shiplap.core.store.unpacking import ContainersUnpacking, Overlay2Unpacking, Unpacking, VfsUnpacking
+from shiplap.core.store.whiteouts import ImageTrees
 from shiplap.core.store.writer import StoreWriter
 
 Put = Callable[[Entry], object]
@@ -45,8 +46,13 @@ class StoreForm:
 
 def _podman_image(identity: StoreIdentity, put: Put, note: Note) -> StoreWriter:
     podmanwriter.warn_of_many_layers(identity, note)
-    sink = SquashfsSink(put, note)
-    return podmanwriter.PodmanWriter(identity, sink, podmanwriter.READ_ONLY, sink.finish)
+    sink, trees = SquashfsSink(put, note), ImageTrees(identity)
+
+    def done() -> None:
+        trees.finish(note)
+        sink.finish()
+
+    return podmanwriter.PodmanWriter(identity, sink, podmanwriter.READ_ONLY, trees, done)
 
 
 def _podman_tar(identity: StoreIdentity, put: Put) -> StoreWriter:

@@ -21,6 +21,9 @@ class StoredImage:
 
     ``blobs``: for each layer the digest under which a registry has it, as the lock pins it, or None; empty: nothing pinned.
     ``allow_foreign_elf``: paths and folders that may hold programs for another platform; no part of the identity.
+    ``allow_lost_xattrs``: paths and folders that may lose their extended attributes in a store image with explicit whiteouts;
+    no part of the identity either.
+    ``license``: SPDX expression, as the manifest says; for record.json and the bills of materials.
     ``manifest``: the raw bytes that the lock pins, for stores that hold a manifest (Podman); None for the canonical one.
     """
 
@@ -29,6 +32,8 @@ class StoredImage:
     blobs: tuple[str | None, ...] = ()
     allow_foreign_elf: tuple[str, ...] = ()
     manifest: RawManifest | None = None
+    allow_lost_xattrs: tuple[str, ...] = ()
+    license: str | None = None
 
     @property
     def chain_ids(self) -> tuple[str, ...]:
@@ -91,9 +96,15 @@ def merge(images: Iterable[StoredImage]) -> tuple[StoredImage, ...]:
         references = (*known.references, *stored.references) if known else stored.references
         blobs = (known.blobs if known else ()) or stored.blobs
         allowed = tuple(dict.fromkeys((*(known.allow_foreign_elf if known else ()), *stored.allow_foreign_elf)))
+        lost = tuple(dict.fromkeys((*(known.allow_lost_xattrs if known else ()), *stored.allow_lost_xattrs)))
         manifest = (known.manifest if known else None) or stored.manifest
         image = known.image if known else stored.image
-        by_config[digest] = StoredImage(image, tuple(sorted(set(references), key=str)), blobs, allowed, manifest)
+        licences = sorted({one.license for one in (known, stored) if one is not None and one.license})
+        if len(licences) > 1:
+            raise StoreRefused(f"{image.label} is asked for twice, with the licences {' and '.join(licences)}", hint="write one licence")
+        by_config[digest] = StoredImage(
+            image, tuple(sorted(set(references), key=str)), blobs, allowed, manifest, lost, licences[0] if licences else None
+        )
     return tuple(by_config.values())
 
 

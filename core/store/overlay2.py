@@ -10,6 +10,7 @@ from shiplap.core.store.docker import MetadataTree, put_base, put_images, put_la
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.core.store.model import LayerFacts, StoredLayer
 from shiplap.core.store.squashfssink import Put, SquashfsSink, require_room_for_xattrs
+from shiplap.core.store.whiteouts import ImageTrees
 
 
 def layer_root(stored: StoredLayer, sealed: bool) -> bytes:
@@ -30,6 +31,8 @@ class SealedStoreWriter:
     def __init__(self, identity: StoreIdentity, put: Put, note: Callable[[str], object]) -> None:
         self._identity = identity
         self._sink = SquashfsSink(put, note)
+        self._note = note
+        self._trees = ImageTrees(identity)
         self._metadata = MetadataTree(identity.epoch)
         self._metadata.file("store.json", identity.to_json(), 0o644)
         put_base(self._metadata, "skeleton/")
@@ -42,7 +45,7 @@ class SealedStoreWriter:
 
     def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
         root = layer_root(stored, True)
-        for entry in tree.stream(root, tar):
+        for entry in self._trees.stream(stored, tree, root, tar):
             if entry.xattrs:
                 require_room_for_xattrs(entry, root, stored)
             self._sink(entry)
@@ -58,6 +61,7 @@ class SealedStoreWriter:
         self._metadata.symlink(f"skeleton/{record}/tar-split.json.gz", f"{mount_point}/{split_path.decode()}")
 
     def finish(self) -> None:
+        self._trees.finish(self._note)
         for entry in self._metadata.entries():
             self._sink(entry)
         self._sink.finish()

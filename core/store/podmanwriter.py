@@ -24,6 +24,7 @@ from shiplap.core.store.podman import (
     stack_ids,
 )
 from shiplap.core.store.squashfssink import Put, require_room_for_xattrs
+from shiplap.core.store.whiteouts import ImageTrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +55,17 @@ def tar_split(stored: StoredLayer, sealed: bool) -> bytes:
 class PodmanWriter:
     """Rooted at the graphroot. Directories, then layer by layer the tree and its tar-split data, then the JSON.
 
+    ``trees``: the layers' trees as a store image has them; None for a graphroot, which has them as they are.
     ``done`` is called at the end.
     """
 
-    def __init__(self, identity: StoreIdentity, put: Put, modes: Modes, done: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, identity: StoreIdentity, put: Put, modes: Modes, trees: ImageTrees | None = None, done: Callable[[], object] = lambda: None
+    ) -> None:
         self._identity = identity
         self._put = put
         self._modes = modes
+        self._trees = trees
         self._done = done
         self._facts: list[LayerFacts] = []
         # Raises before any layer is read.
@@ -80,7 +85,7 @@ class PodmanWriter:
 
     def tree(self, stored: StoredLayer, tree: LayerTree, tar: FileSlice) -> None:
         root = layer_root(stored, self._modes is READ_ONLY)
-        for entry in tree.stream(root, tar):
+        for entry in tree.stream(root, tar) if self._trees is None else self._trees.stream(stored, tree, root, tar):
             if entry.xattrs and self._modes is READ_ONLY:
                 require_room_for_xattrs(entry, root, stored)
             self._put(entry)

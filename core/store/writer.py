@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, Protocol
 
-from shiplap.core.elfaudit import ElfAudit
 from shiplap.core.entries import Content, FileSlice
+from shiplap.core.layer.sight import LayerAudit
 from shiplap.core.layer.spool import cannot_spool, spool_file, uncompressed_layer
 from shiplap.core.layer.tarsplit import StoredGzip, TarSplitWriter
 from shiplap.core.layer.tree import LayerTree
@@ -54,12 +54,12 @@ def write_store(
     limits: Limits,
     progress: Progress,
     meter: Meter,
-    audit: ElfAudit | None = None,
+    audits: Sequence[LayerAudit] = (),
 ) -> dict[str, int]:
     """Feed every layer of the identity's images to every writer, each layer read once.
 
     ``unpacking``: of the store's engine and driver (:mod:`shiplap.core.store.forms`). ``meter`` counts what the writers write.
-    ``audit`` looks at every layer on the way.
+    ``audits`` look at every layer on the way.
 
     Returns the layers' sizes in bytes as the engine counts them, by chainID. Raises what sources,
     compression, tar reading and layer rules raise (all Refused), and OutsideFailure for a full disk.
@@ -68,7 +68,7 @@ def write_store(
     sizes: dict[str, int] = {}
     for number, stored in enumerate(layers, 1):
         pass_ = _LayerPass(stored, f"layer {number}/{len(layers)}")
-        sizes[stored.chain_id] = pass_.run(unpacking, writers, limits, progress, meter, audit)
+        sizes[stored.chain_id] = pass_.run(unpacking, writers, limits, progress, meter, audits)
     for writer in writers:
         writer.finish()
     return sizes
@@ -88,7 +88,7 @@ class _LayerPass:
         limits: Limits,
         progress: Progress,
         meter: Meter,
-        audit: ElfAudit | None,
+        audits: Sequence[LayerAudit],
     ) -> int:
         """Returns the layer's size in bytes as the engine counts."""
         stored, label = self.stored, self.label
@@ -97,7 +97,7 @@ class _LayerPass:
                 tar = stack.enter_context(uncompressed_layer(stored.image, stored.layer, limits, task.advance))
             with progress.task(f"read {label}"):
                 unpacked = unpacking.layer(stored, tar, where=stored.where, entries_max=limits.entries, note=progress.note)
-                if audit is not None:
+                for audit in audits:
                     if unpacked.whole:
                         audit.tar(stored.layer.diff_id, tar, stored.where, limits.entries)
                     else:

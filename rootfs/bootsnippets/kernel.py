@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 from shiplap.rootfs.bootsnippets.settings import BootSettings
 from shiplap.verity.kernel import create_argument
 
@@ -11,8 +13,15 @@ def systemd_cmdline(settings: BootSettings) -> str:
     root = settings.root
     return (
         f"roothash={root.root_hash} systemd.verity_root_data=PARTUUID={root.data_uuid}"
-        f" systemd.verity_root_hash=PARTUUID={root.tree_uuid} rootfstype=squashfs ro"
+        f" systemd.verity_root_hash=PARTUUID={root.tree_uuid}{_signature_word(settings, 'root')} rootfstype={root.filesystem} ro"
     )
+
+
+def _signature_word(settings: BootSettings, what: str) -> str:
+    """The signature itself, so that the initramfs needs no file; the kernel checks it by the keys built into it."""
+    if settings.signature is None:
+        return ""
+    return f" systemd.verity_{what}_options=root-hash-signature=base64:{b64encode(settings.signature.der).decode()}"
 
 
 def early_cmdline(settings: BootSettings) -> str:
@@ -22,7 +31,7 @@ def early_cmdline(settings: BootSettings) -> str:
         root.layout, root.root_hash, name="root", data_device=f"PARTUUID={root.data_uuid}", hash_device=f"PARTUUID={root.tree_uuid}"
     )
     waited = f'dm-mod.waitfor="PARTUUID={root.data_uuid},PARTUUID={root.tree_uuid}"'
-    return f"{created} {waited} root=/dev/dm-0 rootfstype=squashfs ro rootwait"
+    return f"{created} {waited} root=/dev/dm-0 rootfstype={root.filesystem} ro rootwait"
 
 
 def render(settings: BootSettings) -> dict[str, str]:
@@ -30,8 +39,8 @@ def render(settings: BootSettings) -> dict[str, str]:
     root = settings.root
     usr = (
         f"usrhash={root.root_hash} systemd.verity_usr_data=PARTUUID={root.data_uuid}"
-        f" systemd.verity_usr_hash=PARTUUID={root.tree_uuid}"
-        " mount.usr=/dev/mapper/usr mount.usrfstype=squashfs mount.usrflags=ro\n"
+        f" systemd.verity_usr_hash=PARTUUID={root.tree_uuid}{_signature_word(settings, 'usr')}"
+        f" mount.usr=/dev/mapper/usr mount.usrfstype={root.filesystem} mount.usrflags=ro\n"
     )
     return {
         "kernel-cmdline.txt": systemd_cmdline(settings) + "\n",

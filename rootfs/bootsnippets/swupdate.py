@@ -6,21 +6,25 @@ Names from SWUpdate's documentation of sw-description: ``images`` of type ``raw`
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from shiplap.rootfs.bootsnippets.settings import BootSettings
 from shiplap.rootfs.bootsnippets.shell import SET_PARTUUID, uuid_lines
 
 
 def render(settings: BootSettings) -> dict[str, str]:
     """``sw-description``, ``swupdate-switch`` (the script) and ``swupdate-health.service`` (confirms the update)."""
+    script = _script(settings)
     return {
-        "sw-description": _description(settings),
-        "swupdate-switch": _script(settings),
+        "sw-description": _description(settings, sha256(script.encode()).hexdigest()),
+        "swupdate-switch": script,
         "swupdate-health.service": _health(settings),
     }
 
 
-def _description(settings: BootSettings) -> str:
-    selections = "\n".join(_selection(settings, letter) for letter in "ab")
+def _description(settings: BootSettings, script_sha256: str) -> str:
+    """With the sum of every file: where SWUpdate is built for signed images, it refuses a description without."""
+    selections = "\n".join(_selection(settings, letter, script_sha256) for letter in "ab")
     return f"""\
 software =
 {{
@@ -35,10 +39,11 @@ software =
 """
 
 
-def _selection(settings: BootSettings, letter: str) -> str:
+def _selection(settings: BootSettings, letter: str, script_sha256: str) -> str:
     images = []
     for one in settings.images:
-        for file, partition in ((one.image, one.role), (one.tree, f"{one.role}-verity")):
+        files = ((one.image, one.role, one.image_sha256), (one.tree, f"{one.role}-verity", one.tree_sha256))
+        for file, partition, digest in files:
             images.append(
                 f"""\
                 {{
@@ -46,6 +51,7 @@ def _selection(settings: BootSettings, letter: str) -> str:
                     type = "raw";
                     device = "/dev/disk/by-partlabel/{partition}-{letter}";
                     installed-directly = true;
+                    sha256 = "{digest}";
                 }}"""
             )
     listed = ",\n".join(images)
@@ -60,6 +66,7 @@ def _selection(settings: BootSettings, letter: str) -> str:
                     filename = "swupdate-switch";
                     type = "postinstall";
                     data = "{letter}";
+                    sha256 = "{script_sha256}";
                 }}
             );
             bootenv: (

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shiplap.core.entries import Entry, Kind, printable
+from shiplap.core.limits import PastLimit
 from shiplap.rootfs.squashfs.content import DataBlocks, SquashfsContent
 from shiplap.rootfs.squashfs.decompress import inflater
 from shiplap.rootfs.squashfs.directories import DirectoryTable, Name
@@ -25,6 +26,10 @@ PATH_LIMIT_BYTES = 16384
 
 # Paths of hard-linked inodes are remembered until their last name has passed.
 _REMEMBERED_LIMIT_BYTES = 256 << 20
+
+
+class SquashfsTooLarge(SquashfsError, PastLimit):
+    """More entries than the limit."""
 
 
 class SquashfsReader:
@@ -164,8 +169,9 @@ class SquashfsReader:
         return inode.number
 
     def _too_many(self, count: int) -> SquashfsError:
-        return self._file.error(
-            f"has {count} entries or more; {self._entry_limit} are the limit", hint="give --limit entries=… if you trust the image"
+        return SquashfsTooLarge(
+            f"{self._file.name}: has {count} entries or more; {self._entry_limit} are the limit",
+            hint="give --limit entries=… if you trust the image",
         )
 
     def _root(self) -> Inode:

@@ -37,12 +37,14 @@ def _container(one: ContainerSettings, known: dict[str, str]) -> Container:
         raise TargetRefused(
             f"container {one.name}: {reference} is not in this store", hint=f"it has {', '.join(sorted(known)) or 'no names'}"
         )
-    return Container(name=one.name, image=config, reference=reference, options=tuple(_options(one)), args=one.args, wait_for=one.wait_for)
+    options = tuple(_options(one))
+    return Container(one.name, config, reference, options, args=one.args, wait_for=one.wait_for, after=one.after)
 
 
 def _options(one: ContainerSettings) -> Iterator[str]:
     """Each option and its value as one word, so that no value can pass for an option."""
     single = {
+        "entrypoint": one.entrypoint,
         "restart": one.restart,
         "network": one.network,
         "user": one.user,
@@ -51,7 +53,7 @@ def _options(one: ContainerSettings) -> Iterator[str]:
         "cpus": one.cpus,
         "pids-limit": one.pids_limit,
     }
-    if one.health is not None:
+    if one.health is not None and one.health.cmd is not None:
         single |= {
             "health-cmd": one.health.cmd,
             "health-interval": one.health.interval,
@@ -61,6 +63,7 @@ def _options(one: ContainerSettings) -> Iterator[str]:
         }
     yield from (f"--{name}={value}" for name, value in single.items() if value is not None)
     several = {
+        "publish": one.ports,
         "volume": one.volumes,
         "device": one.devices,
         "tmpfs": one.tmpfs,
@@ -68,8 +71,11 @@ def _options(one: ContainerSettings) -> Iterator[str]:
         "cap-add": one.cap_add,
         "security-opt": one.security_opt,
         "env": tuple(f"{name}={value}" for name, value in one.env),
+        "label": tuple(f"{name}={value}" for name, value in one.labels),
     }
     for name, values in several.items():
         yield from (f"--{name}={value}" for value in values)
     if one.read_only:
         yield "--read-only"
+    if one.health is not None and one.health.cmd is None:
+        yield "--no-healthcheck"

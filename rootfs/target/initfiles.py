@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from shiplap.rootfs.target.conf import DEFINITION_LABEL
 from shiplap.rootfs.target.settings import TargetSettings
 
 Files = dict[str, tuple[int, str]]
 """Path in the root file system → (mode, text)."""
 
 _PROGRAM = "/usr/sbin/shiplap-target"
-_ENGINE_UNITS = {"docker": ("docker.service", "docker.socket"), "podman": ("podman.service", "podman.socket")}
+_ENGINE_UNITS = {
+    "docker": ("docker.service", "docker.socket"),
+    "podman": (
+        "podman.service", "podman.socket", "podman-auto-update.service", "podman-clean-transient.service", "podman-kube@.service",
+        "podman-restart.service",
+    ),
+}  # fmt: skip
 
 
 def init_files(settings: TargetSettings) -> Files:
@@ -37,7 +44,7 @@ DefaultDependencies=no
 Requires=sysinit.target
 After=sysinit.target local-fs.target
 Conflicts=shutdown.target
-Before={" ".join(units)} shutdown.target
+Before={" ".join(unit for unit in units if "@" not in unit)} shutdown.target
 
 [Service]
 Type=oneshot
@@ -68,6 +75,10 @@ WantedBy=multi-user.target
     }
     for unit in units:
         files[f"{folder}/{unit}.d/10-shiplap.conf"] = (0o644, needs)
+    if settings.engine == "podman":
+        # What it starts again shall not be an earlier firmware's definition.
+        text = needs.replace("After=shiplap-store.service", "After=shiplap-store.service shiplap-containers.service")
+        files[f"{folder}/podman-restart.service.d/10-shiplap.conf"] = (0o644, text)
     return files
 
 
@@ -119,44 +130,80 @@ esac
     }
 
 
+_ENGINE_PROCESSES = {"docker": "dockerd", "podman": "podman conmon"}
 _PROCD_STORE_START = 21  # after the mounts (11) and before dockerd, which had 25 and has 99
 
 
 def _procd(settings: TargetSettings) -> Files:
     """At 99 scripts start in the order of their names: dockerd, then shiplap-xcontainers."""
+    # It is stopped when the package goes or is replaced, with a stopping engine still at work.
     store = f"""\
 #!/bin/sh /etc/rc.common
+
+USE_PROCD=1
 START={_PROCD_STORE_START}
 
-boot() {{
+start_service() {{
 	{_PROGRAM} seed
 }}
 
-start() {{
-	{_PROGRAM} seed
+stop_service() {{
+	local tries=20
+
+	. /etc/shiplap/store.conf
+	while pidof {_ENGINE_PROCESSES[settings.engine]} >/dev/null; do
+		[ "$tries" -gt 0 ] || {{
+			echo "shiplap-store: the engine runs and has the store open, stop it first" >&2
+			return 1
+		}}
+		tries=$((tries - 1))
+		sleep 1
+	done
+	[ "$PERSISTENCE" != volatile ] || umount "$DATA_ROOT" 2>/dev/null
+	umount "$STORE_PATH/store" 2>/dev/null
+	[ ! -e /dev/mapper/shiplap-store ] || veritysetup close shiplap-store
 }}
 """
     containers = f"""\
 #!/bin/sh /etc/rc.common
-START=99
+
 USE_PROCD=1
+START=99
 
 start_service() {{
+	local containers
+
+	config_load shiplap
+	config_get_bool containers globals containers 1
+	[ "$containers" -eq 1 ] || return 0
+
 	procd_open_instance
 	procd_set_param command /bin/sh -c '{_PROGRAM} load && {_PROGRAM} start'
 	procd_set_param stderr 1
 	procd_close_instance
 }}
+
+stop_service() {{
+	local container
+
+	{settings.engine} ps -q --filter label={DEFINITION_LABEL} | while read -r container; do
+		{settings.engine} stop "$container" </dev/null
+	done
+}}
 """
-    # OpenWrt's dockerd takes its configuration from UCI, whose own default is /opt/docker/.
+    files: Files = {"etc/init.d/shiplap-store": (0o755, store), "etc/init.d/shiplap-xcontainers": (0o755, containers)}
+    if settings.engine != "docker":
+        return files
+    # OpenWrt's dockerd takes its configuration from UCI. Its own default, /opt/docker/, lies on an overlay; what somebody set stays.
     uci = f"""\
 #!/bin/sh
 [ -f /etc/config/dockerd ] || exit 0
-uci -q set dockerd.globals.data_root='{settings.data_root.path}'
-uci -q commit dockerd
+case $(uci -q get dockerd.globals.data_root) in
+'' | /opt/docker | /opt/docker/)
+	uci -q set dockerd.globals.data_root='{settings.data_root.path}'
+	uci -q commit dockerd
+	;;
+esac
+exit 0
 """
-    return {
-        "etc/init.d/shiplap-store": (0o755, store),
-        "etc/init.d/shiplap-xcontainers": (0o755, containers),
-        "etc/uci-defaults/50-shiplap": (0o755, uci),
-    }
+    return files | {"etc/uci-defaults/50-shiplap": (0o755, uci)}

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from hashlib import sha256
 
-from shiplap.core.manifest.devicechecks import has_kit
 from shiplap.core.manifest.model import Manifest
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.target.containers import containers_of
@@ -19,10 +18,10 @@ HASH_TREE = "store.verity"
 def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str | None) -> TargetSettings | None:
     """What is known before the build: all but the hashes, see :func:`with_hashes`.
 
-    ``artifact``: name of the store image or the archive. None where there is none, or no kit for
-    engine and driver. Raises TargetRefused for containers of images that are not there.
+    ``artifact``: name of the store image or the archive. None where there is none. Raises TargetRefused for containers of
+    images that are not there.
     """
-    if artifact is None or not has_kit(manifest.engine, manifest.driver, manifest.mode):
+    if artifact is None:
         return None
     device, root = manifest.device, manifest.device.data_root
     images = tuple((one.image.config_digest, str(reference)) for one in identity.images for reference in one.references)
@@ -38,12 +37,14 @@ def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str |
         data_root=DataRoot(
             root.path, root.persistence or "volatile", None if root.size_bytes is None else str(root.size_bytes), root.volumes_path
         ),
-        image=path if is_store else "",
+        image=path if is_store and device.placement != "tree" else "",
         archive="" if is_store else path,
         check=manifest.verity.check,
         on_corruption=manifest.verity.on_corruption,
+        seal=manifest.verity.seal,
         filesystem="erofs" if artifact.endswith(".erofs") else "squashfs",
         init=device.init,
+        quadlet=device.quadlet,
         containers=containers_of(device.containers, images),
         engine_config=json.loads(device.engine_config),
     )
@@ -57,7 +58,7 @@ def with_hashes(
     A partition is found by its hash tree's root hash, as the Discoverable Partitions Specification derives the two UUIDs.
     """
     done = replace(settings, sha256=artifact_sha256, image_bytes=size_bytes)
-    if root_hash is None:
+    if root_hash is None or manifest.device.placement == "tree":
         return done
     if is_sealed(manifest):
         done = replace(done, root_hash=root_hash, tree=f"{manifest.store_path}/{HASH_TREE}")
@@ -68,5 +69,6 @@ def with_hashes(
 
 
 def is_sealed(manifest: Manifest) -> bool:
-    """Whether the device opens the store through dm-verity: it has a tree, and nothing says otherwise."""
-    return "verity" in manifest.outputs and manifest.verity.seal != "never" and manifest.verity.check != "sha256"
+    """Whether the device opens the store through dm-verity: it is an image with a tree, and nothing says otherwise."""
+    settings = manifest.verity
+    return "verity" in manifest.outputs and manifest.device.placement != "tree" and settings.seal != "never" and settings.check != "sha256"

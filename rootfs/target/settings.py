@@ -27,7 +27,7 @@ class DataRoot:
 class Container:
     """A container that the device starts. ``image``: config digest; ``options``: for ``create``, ``args``: for the program in it.
 
-    ``wait_for``: paths that must exist first.
+    ``wait_for``: paths that must exist first, ``after``: containers that start first.
     """
 
     name: str
@@ -36,13 +36,17 @@ class Container:
     options: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     wait_for: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TargetSettings:
     """``store_id``: sha256 of store.json, hex. ``image``, ``tree``, ``archive``: where the device finds them: a path, or
-    ``PARTUUID=…``. ``root_hash`` None: not sealed. ``sha256``, ``image_bytes``: of the store image or the archive; hex.
-    ``images``: (config digest, full reference) pairs. ``engine_config``: for daemon.json.
+    ``PARTUUID=…``; ``image`` is empty where the store lies unpacked at its mount point. ``root_hash`` None: not sealed.
+    ``seal``: what the manifest says of that, for whoever builds the root file system. ``canary``: its image, empty where the store
+    needs none. ``sha256``, ``image_bytes``: of the store image or the archive; hex.
+    ``images``: (config digest, full reference) pairs. ``engine_config``: for daemon.json or storage.conf. ``quadlet``: under
+    systemd the containers are units of Podman's generator.
     """
 
     mode: str
@@ -60,8 +64,11 @@ class TargetSettings:
     image_bytes: int = 0
     check: str = "lazy"
     on_corruption: str = "eio"
+    seal: str = "auto"
+    canary: bytes = b""
     filesystem: str = "squashfs"
     init: tuple[str, ...] = ("systemd", "sysv")
     containers: tuple[Container, ...] = ()
+    quadlet: bool = False
     engine_config: Mapping[str, Any] = field(default_factory=dict)
     engine_timeout_seconds: int = 60

@@ -44,7 +44,8 @@ def test_somebody_gets_what_he_may_make_and_is_told_the_rest(tmp_path: Path) -> 
     place.mkdir()
     options = {}
     if os.geteuid() == 0:
-        for folder in (place, *tmp_path.parents[:2], tmp_path):
+        above = [folder for folder in tmp_path.parents if "pytest" in str(folder)]  # pytest's own are closed
+        for folder in (place, *above, tmp_path):
             folder.chmod(0o755)
         os.chown(place, 65534, 65534)
         image.chmod(0o644)

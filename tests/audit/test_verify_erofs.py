@@ -45,6 +45,8 @@ def test_a_build_with_erofs_holds_as_far_as_it_can_be_read(out: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         "SHA256SUMS",
         "record.json",
+        "sbom.cdx.json",
+        "sbom.spdx.json",
         "store.erofs",
         "store.json",
         "store.roothash",

@@ -1,46 +1,68 @@
-"""The base root file system of the test machines: BusyBox as init, the engine from this system's Debian packages."""
+"""Base root file systems of the test machines. Here: BusyBox as init, the engine from this system's Debian packages.
+
+A firmware serves many cases: what a case does in the machine comes on a disk of its own, `case`, as a tar of two shell scripts. ``before``
+is sourced before the init scripts (it mounts the data disk, flips a configuration), ``after`` runs when they are through.
+"""
 
 from __future__ import annotations
 
 import io
-import shutil
+import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from boot.machine import libraries
+from boot.machine import Disk, libraries, program
 
-ENGINE = (
-    "dockerd",
-    "docker",
-    "containerd",
-    "containerd-shim-runc-v2",
-    "containerd-shim",
-    "runc",
-    "docker-proxy",
-    "docker-init",
-    "veritysetup",
-)
+DOCKER = ("dockerd", "docker", "containerd", "containerd-shim-runc-v2", "containerd-shim", "runc", "docker-proxy", "docker-init")
+TOOLS = ("veritysetup", "blkid", "mkfs.ext4")
+LINKS = (("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("var/run", "../run"))
+FOLDERS = ("proc", "sys", "dev", "run", "tmp", "var/log", "var/tmp", "var/lib/docker", "etc/docker", "root", "mnt", "data", "usr/bin",
+           "usr/sbin", "usr/lib", "usr/lib64")  # fmt: skip
 
+_DISK = """\
+#!/bin/sh
+# disk SERIAL: the device of that disk.
+for serial in /sys/block/vd*/serial; do
+    if [ "$(cat "$serial")" = "$1" ]; then name=${serial#/sys/block/}; echo "/dev/${name%/serial}"; exit; fi
+done
+exit 1
+"""
+_WRITTEN = """\
+#!/bin/sh
+# written [SERIAL]: sectors of 512 bytes that the machine has written to that disk (kernel Documentation/block/stat.rst).
+device=$(disk "${1:-data}") || { echo 0; exit; }
+awk '{ print $7 }' "/sys/block/${device#/dev/}/stat"
+"""
 _INITTAB = """\
 ::sysinit:/etc/init.d/rcS
 ::shutdown:/bin/umount -a -r
 """
 _RC = """\
 #!/bin/sh
-# As Buildroot's: mounts, then every S script in order; then the test's own last words.
+# As Buildroot's: mounts, then every S script in order; around them what the case brings.
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs -o mode=0755 run /run
 mount -t tmpfs tmp /tmp
 mount -t tmpfs var /var/log
+mount -t tmpfs var /var/tmp
 mount -t cgroup2 cgroup /sys/fs/cgroup
-mkdir -p /dev/shm /dev/pts
-[ -e /etc/fstab ] && mount -a
-echo "UPTIME start $(cut -d' ' -f1 /proc/uptime)"
+mkdir -p /dev/shm /dev/pts /run/case
+mount -t devpts devpts /dev/pts
+if case=$(disk case); then tar -xf "$case" -C /run/case; fi
+if [ -e /run/case/before ]; then . /run/case/before; fi
 for script in /etc/init.d/S*; do
+    sync
+    had=$(written)
+    echo "UPTIME ${script##*/} $(cut -d' ' -f1 /proc/uptime)"
     "$script" start || echo "FAILED $script"
+    sync
+    echo "SECTORS ${script##*/} $(($(written) - had))"
 done
-/etc/last-words
+echo "UPTIME end $(cut -d' ' -f1 /proc/uptime)"
+if [ -e /run/case/after ]; then sh /run/case/after; fi
+echo "CASE ENDS"
 sync
 poweroff -f
 """
@@ -53,87 +75,99 @@ dockerd --bridge=none --iptables=false --ip6tables=false --exec-opt native.cgrou
 """
 
 
-def base_tar(last_words: str, files: dict[str, tuple[int, bytes]] | None = None) -> bytes:
-    """A tar of the root: ``last_words`` is a shell script that runs after the init scripts."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        seen: dict[str, None] = {}
+class RootTar:
+    """A tar of a root file system, made entry by entry; of two entries with one name the first counts, parents come by themselves."""
 
-        def folder(name: str) -> None:
-            for parent in (*reversed([str(one) for one in Path(name).parents if str(one) != "."]), name):
-                if parent not in seen:
-                    seen[parent] = None
-                    info = tarfile.TarInfo(parent)
-                    info.type, info.mode = tarfile.DIRTYPE, 0o755
-                    tar.addfile(info)
+    def __init__(self) -> None:
+        self._made = io.BytesIO()
+        self._tar = tarfile.TarFile(fileobj=self._made, mode="w", format=tarfile.PAX_FORMAT)
+        self._seen: dict[str, None] = {}
 
-        def add(name: str, mode: int, data: bytes) -> None:
-            if name in seen:
-                return
-            if "/" in name:
-                folder(name.rpartition("/")[0])
-            seen[name] = None
+    def _is_new(self, name: str) -> bool:
+        if name in self._seen:
+            return False
+        if "/" in name:
+            self.folder(name.rpartition("/")[0])
+        self._seen[name] = None
+        return True
+
+    def folder(self, name: str, mode: int = 0o755) -> None:
+        if self._is_new(name):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            self._tar.addfile(info)
+
+    def file(self, name: str, mode: int, data: bytes) -> None:
+        if self._is_new(name):
             info = tarfile.TarInfo(name)
             info.mode, info.size = mode, len(data)
-            tar.addfile(info, io.BytesIO(data))
+            self._tar.addfile(info, io.BytesIO(data))
 
-        def link(name: str, target: str) -> None:
-            if name in seen:
-                return
-            folder(name.rpartition("/")[0]) if "/" in name else None
-            seen[name] = None
+    def link(self, name: str, target: str) -> None:
+        if self._is_new(name):
             info = tarfile.TarInfo(name)
             info.type, info.linkname, info.mode = tarfile.SYMTYPE, target, 0o777
-            tar.addfile(info)
+            self._tar.addfile(info)
 
-        for name in (
-            "proc",
-            "sys",
-            "dev",
-            "run",
-            "tmp",
-            "var/log",
-            "var/lib/docker",
-            "etc/docker",
-            "root",
-            "mnt",
-            "data",
-            "usr/bin",
-            "usr/sbin",
-            "usr/lib",
-        ):
-            folder(name)
-        for name, target in (("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"), ("var/run", "../run")):
-            link(name, target)
-        for program in ENGINE:
-            path = shutil.which(program, path="/usr/bin:/usr/sbin:/sbin")
-            if path is None:
-                continue
-            add(f"usr/bin/{program}", 0o755, Path(path).read_bytes())
-            for library in libraries(Path(path)):
-                name = str(library).lstrip("/")
-                add(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
-        busybox = Path(shutil.which("busybox") or "/bin/busybox")
-        add("usr/bin/busybox", 0o755, busybox.read_bytes())
-        for library in libraries(busybox):  # none, where it is a static one
+    def entry(self, info: tarfile.TarInfo, data: bytes) -> None:
+        """One of another tar, as it is."""
+        if self._is_new(info.name):
+            self._tar.addfile(info, io.BytesIO(data))
+
+    def program(self, name: str) -> None:
+        """A program of this system with the libraries that it wants."""
+        path = program(name)
+        self.file(f"usr/bin/{name}", 0o755, path.read_bytes())
+        self.libraries(path)
+
+    def libraries(self, path: Path) -> None:
+        for library in libraries(path):
             name = str(library).lstrip("/")
-            add(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
-        for applet in _applets(busybox):
-            link(f"usr/bin/{applet}", "busybox")
-        link("usr/sbin/init", "../bin/busybox")
-        add("etc/inittab", 0o644, _INITTAB.encode())
-        add("etc/init.d/rcS", 0o755, _RC.encode())
-        add("etc/init.d/S60dockerd", 0o755, _DOCKERD.encode())
-        add("etc/last-words", 0o755, last_words.encode())
-        add("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")
-        add("etc/group", 0o644, b"root:x:0:\ndocker:x:999:\n")
-        for name, (mode, data) in (files or {}).items():
-            add(name, mode, data)
-    return made.getvalue()
+            self.file(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
+
+    def tools_of_cases(self) -> None:
+        """What the scripts of cases use."""
+        self.file("usr/bin/disk", 0o755, _DISK.encode())
+        self.file("usr/bin/written", 0o755, _WRITTEN.encode())
+
+    def finished(self) -> bytes:
+        self._tar.close()
+        return self._made.getvalue()
 
 
-def _applets(busybox: Path) -> list[str]:
-    import subprocess
+def busybox_root(programs: Sequence[str] = DOCKER, files: dict[str, tuple[int, bytes]] | None = None) -> bytes:
+    """A tar of the root with BusyBox init and those programs of this system; ``files``: name → (mode, content), in the place of ours."""
+    tar = RootTar()
+    for folder in FOLDERS:
+        tar.folder(folder)
+    for name, target in LINKS:
+        tar.link(name, target)
+    for name, (mode, data) in (files or {}).items():
+        tar.file(name, mode, data)
+    for name in (*programs, *TOOLS):
+        tar.program(name)
+    tar.program("busybox")
+    listed = subprocess.run([program("busybox"), "--list"], capture_output=True, text=True, check=True).stdout.split()
+    for applet in listed:
+        if applet not in ("busybox", "init"):
+            tar.link(f"usr/bin/{applet}", "busybox")
+    tar.link("usr/sbin/init", "../bin/busybox")
+    tar.tools_of_cases()
+    tar.file("etc/inittab", 0o644, _INITTAB.encode())
+    tar.file("etc/init.d/rcS", 0o755, _RC.encode())
+    if "dockerd" in programs:
+        tar.file("etc/init.d/S60dockerd", 0o755, _DOCKERD.encode())
+    tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")
+    tar.file("etc/group", 0o644, b"root:x:0:\ndocker:x:999:\n")
+    return tar.finished()
 
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
-    return [one for one in listed if one not in ("busybox", "init")]
+
+def case_disk(path: Path, before: str = "", after: str = "") -> Disk:
+    """The disk with a case's scripts; either may be empty."""
+    with tarfile.open(path, "w") as tar:
+        for name, text in (("before", before), ("after", after)):
+            if text:
+                info = tarfile.TarInfo(name)
+                info.size, info.mode = len(text.encode()), 0o755
+                tar.addfile(info, io.BytesIO(text.encode()))
+    return Disk(path, "case")

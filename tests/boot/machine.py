@@ -5,35 +5,67 @@ TCG by default: /dev/kvm may exist and not work. Nothing here needs root.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MODULES = ("virtio_blk", "virtio_pci", "squashfs", "overlay", "dm-verity", "loop", "ext4", "erofs")
-BOOT_SECONDS = 240.0
+MODULES = ("virtio_blk", "virtio_pci", "squashfs", "overlay", "dm-verity", "loop", "ext4", "erofs", "f2fs", "iso9660")
+# A machine that others use as well takes several times as long as an idle one.
+BOOT_SECONDS = 600.0
 
 _INIT = """\
 #!/bin/busybox sh
 # Opens the root by its root hash and goes on in it; says so on the console and stops where it does not hold.
+# The root lies in the partitions that kernel-cmdline.txt of `shiplap rootfs` names, or on the disks `root` and `tree`: then the word
+# is case.roothash=, because systemd's generator would wait for partitions if it read roothash=.
 /bin/busybox mkdir -p /proc /sys /dev /run /new /usr/bin /usr/sbin /sbin
 /bin/busybox --install -s
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 while read -r module; do insmod "/modules/$module" || echo "initramfs: no $module"; done </modules/order
-roothash=
-for word in $(cat /proc/cmdline); do case $word in roothash=*) roothash=${word#roothash=} ;; esac; done
-tries=0
-until [ -e /dev/vda ] || [ $tries -gt 50 ]; do tries=$((tries + 1)); usleep 100000; done
+refuse() { echo "initramfs: ROOT REFUSED: $*"; poweroff -f; }
+# device WORD: of a disk's serial number, or of PARTUUID=…
+device() {
+    case $1 in
+    PARTUUID=*) blkid -t "$1" -o device; return ;;
+    esac
+    for serial in /sys/block/vd*/serial; do
+        if [ "$(cat "$serial")" = "$1" ]; then disk=${serial#/sys/block/}; echo "/dev/${disk%/serial}"; return; fi
+    done
+    return 1
+}
+await() {
+    tries=0
+    until device "$1"; do
+        tries=$((tries + 1))
+        [ $tries -le 100 ] || return 1
+        usleep 100000
+    done
+}
+roothash= data=root tree=tree type=squashfs init=/sbin/init
+for word in $(cat /proc/cmdline); do
+    case $word in
+    roothash=* | case.roothash=*) roothash=${word#*roothash=} ;;
+    systemd.verity_root_data=*) data=${word#*=} ;;
+    systemd.verity_root_hash=*) tree=${word#*=} ;;
+    rootfstype=*) type=${word#*=} ;;
+    esac
+done
+root=$(await "$data") || refuse "no disk $data"
 if [ -n "$roothash" ]; then
-    veritysetup open /dev/vda root /dev/vdb "$roothash" && device=/dev/mapper/root || { echo "initramfs: ROOT REFUSED"; poweroff -f; }
-else
-    device=/dev/vda
+    hashes=$(await "$tree") || refuse "no disk $tree"
+    veritysetup open "$root" root "$hashes" "$roothash" || refuse "dm-verity"
+    root=/dev/mapper/root
 fi
-mount -t squashfs -o ro $device /new || { echo "initramfs: ROOT REFUSED"; poweroff -f; }
+mount -t "$type" -o ro "$root" /new || refuse "no $type"
 mount --move /dev /new/dev
 umount /proc /sys
-exec switch_root /new /sbin/init
+exec switch_root /new "$init"
 """
 
 
@@ -54,6 +86,13 @@ def libraries(program: Path) -> list[Path]:
     return [Path(word) for line in said.splitlines() for word in line.split() if word.startswith("/")]
 
 
+def program(name: str) -> Path:
+    """A program of this system, also where only root has it in PATH."""
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")))
+    assert found is not None, f"{name} is not installed"
+    return Path(found)
+
+
 @dataclass(frozen=True)
 class Kernel:
     """An unpacked kernel package: ``boot/vmlinuz-V`` and ``lib/modules/V``."""
@@ -67,6 +106,10 @@ class Kernel:
     @property
     def version(self) -> str:
         return self.image.name.removeprefix("vmlinuz-")
+
+    @property
+    def config(self) -> Path:
+        return self.root / f"boot/config-{self.version}"
 
     def modules(self, wanted: Sequence[str] = MODULES) -> list[Path]:
         """Files of the wanted modules and what they need, in the order to load them; built-in ones are left out."""
@@ -86,22 +129,25 @@ class Kernel:
 
 
 def initramfs(kernel: Kernel, out: Path) -> Path:
-    """BusyBox, veritysetup with its libraries, modules, and the script above."""
+    """BusyBox, veritysetup and blkid with their libraries, modules, and the script above."""
     files: list[tuple[str, int, bytes]] = []
-    folders: dict[str, None] = {}
+    seen: dict[str, None] = {}
 
     def add(name: str, mode: int, data: bytes) -> None:
         for parent in reversed([str(one) for one in Path(name).parents if str(one) != "."]):
-            if parent not in folders:
-                folders[parent] = None
+            if parent not in seen:
+                seen[parent] = None
                 files.append((parent, 0o40755, b""))
-        files.append((name, mode, data))
+        if name not in seen:
+            seen[name] = None
+            files.append((name, mode, data))
 
-    veritysetup = Path(shutil.which("veritysetup") or "/sbin/veritysetup")
     add("init", 0o100755, _INIT.encode())
-    add("bin/busybox", 0o100755, Path(shutil.which("busybox") or "/bin/busybox").read_bytes())
-    for path in dict.fromkeys((veritysetup, *libraries(veritysetup), *libraries(Path(shutil.which("busybox") or "/bin/busybox")))):
-        add(str(path).lstrip("/"), 0o100755, path.resolve().read_bytes())
+    for name, place in (("busybox", "bin"), ("veritysetup", "sbin"), ("blkid", "sbin")):
+        path = program(name)
+        add(f"{place}/{name}", 0o100755, path.read_bytes())
+        for library in libraries(path):
+            add(str(library).lstrip("/"), 0o100755, library.resolve().read_bytes())
     modules = kernel.modules()
     for module in modules:
         add(f"modules/{module.name}", 0o100644, module.read_bytes())
@@ -110,27 +156,126 @@ def initramfs(kernel: Kernel, out: Path) -> Path:
     return out
 
 
-@dataclass
+@dataclass(frozen=True)
+class Disk:
+    """A raw file as a virtio disk. The guest finds it by ``serial``; ``log``: a file for every write (see logwrites.py)."""
+
+    path: Path
+    serial: str
+    writable: bool = False
+    log: Path | None = None
+
+    def options(self, number: int) -> list[str]:
+        node = f"disk{number}"
+        read_only = "off" if self.writable else "on"
+        # Locks are off because a machine that was killed may not be gone yet; one machine runs at a time.
+        words = ["-blockdev", f"driver=file,filename={self.path},node-name={node},read-only={read_only},locking=off"]
+        if self.log is not None:
+            words += ["-blockdev", f"driver=file,filename={self.log},node-name={node}log,locking=off"]
+            words += ["-blockdev", f"driver=blklogwrites,file={node},log={node}log,log-sector-size=512,node-name={node}logged"]
+            node = f"{node}logged"
+        return [*words, "-device", f"virtio-blk-pci,drive={node},serial={self.serial}"]
+
+
+class Console:
+    """What a machine said on its serial console."""
+
+    def __init__(self, text: str, seconds: float = 0.0) -> None:
+        self.text, self.seconds = text, seconds
+        self.lines = [line.strip() for line in text.splitlines()]
+
+    def __contains__(self, words: str) -> bool:
+        return words in self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__  # an assertion that fails shows all of it
+
+    def after(self, key: str) -> list[str]:
+        """What follows ``KEY`` and a blank, of each line that begins so."""
+        return [line[len(key) + 1 :] for line in self.lines if line.startswith(f"{key} ")]
+
+    def value(self, key: str) -> str:
+        """The same of the only such line."""
+        found = self.after(key)
+        assert len(found) == 1, f"{len(found)} lines {key!r} on the console:\n{self.text[-6000:]}"
+        return found[0]
+
+
+class Running:
+    """A machine that has been switched on."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process, self._log, self._start = process, log, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def console(self) -> Console:
+        return Console(self._log.read_text(errors="replace"), self.seconds)
+
+    def until(self, words: str, seconds: float = BOOT_SECONDS) -> Console:
+        """Wait for words on the console, or the machine's end."""
+        deadline = time.monotonic() + seconds
+        while self._process.poll() is None and words not in self.console():
+            assert time.monotonic() < deadline, f"not within {seconds} seconds: {words}\n{self.console().text[-6000:]}"
+            time.sleep(0.02)
+        return self.console()
+
+    def is_on(self) -> bool:
+        return self._process.poll() is None
+
+    def cut_power(self) -> Console:
+        self._process.kill()
+        self._process.wait()
+        return self.console()
+
+    def ended(self, seconds: float = BOOT_SECONDS) -> Console:
+        """Wait until the machine has powered itself off."""
+        try:
+            self._process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the machine still runs after {seconds} seconds:\n{self.console().text[-6000:]}") from None
+        return self.console()
+
+
+@dataclass(frozen=True)
 class Machine:
-    """``disks``: raw files, (path, writable); the first is the root's data, the second its hash tree."""
+    """``append``: words for the kernel's command line."""
 
     kernel: Kernel
     initrd: Path
-    disks: Sequence[tuple[Path, bool]]
+    disks: Sequence[Disk]
     append: str = ""
     memory_mib: int = 640
     accelerator: str = "tcg,thread=multi"
     extra: Sequence[str] = field(default_factory=tuple)
 
     def command(self) -> list[str]:
-        words = ["qemu-system-x86_64", "-accel", self.accelerator, "-smp", "2", "-m", str(self.memory_mib), "-nographic", "-no-reboot",
-                 "-nic", "none", "-kernel", str(self.kernel.image), "-initrd", str(self.initrd),
+        words = [str(program("qemu-system-x86_64")), "-accel", self.accelerator, "-smp", "2", "-m", str(self.memory_mib), "-nographic",
+                 "-no-reboot", "-nic", "none", "-kernel", str(self.kernel.image), "-initrd", str(self.initrd),
                  "-append", f"console=ttyS0 panic=-1 quiet {self.append}"]  # fmt: skip
-        for path, writable in self.disks:
-            words += ["-drive", f"file={path},format=raw,if=virtio,readonly={'off' if writable else 'on'}"]
+        for number, disk in enumerate(self.disks):
+            words += disk.options(number)
         return [*words, *self.extra]
 
-    def run(self, seconds: float = BOOT_SECONDS) -> str:
+    @contextmanager
+    def on(self) -> Iterator[Running]:
+        """Switched on; whatever happens, off again at the end."""
+        with tempfile.TemporaryDirectory(prefix="shiplap-machine-") as folder:
+            log = Path(folder) / "console"
+            with log.open("wb") as console:
+                process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+            try:
+                yield Running(process, log)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+
+    def run(self, seconds: float = BOOT_SECONDS) -> Console:
         """Boot, and give back the whole serial console once the machine has powered itself off."""
-        done = subprocess.run(self.command(), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False)
-        return done.stdout.decode(errors="replace") + done.stderr.decode(errors="replace")
+        with self.on() as machine:
+            return machine.ended(seconds)

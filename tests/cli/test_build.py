@@ -57,6 +57,8 @@ def test_a_build_says_what_it_made_and_it_is_there(tmp_path: Path, source: str) 
     assert names(out) == [
         SUMS_NAME,
         "record.json",
+        "sbom.cdx.json",
+        "sbom.spdx.json",
         "store.json",
         "store.roothash",
         "store.squashfs",
@@ -104,7 +106,7 @@ def test_people_get_names_sizes_and_the_root_hash(tmp_path: Path, source: str) -
 )
 def test_only_what_was_asked_for_is_written(tmp_path: Path, source: str, outputs: str, expected: list[str]) -> None:
     built(tmp_path / "out", source, "--output", outputs)
-    assert names(tmp_path / "out") == sorted([SUMS_NAME, "record.json", *expected])
+    assert names(tmp_path / "out") == sorted([SUMS_NAME, "record.json", "sbom.cdx.json", "sbom.spdx.json", *expected])
 
 
 def test_a_tar_alone_needs_no_squashfs_tool(tmp_path: Path, source: str) -> None:
@@ -124,7 +126,15 @@ def test_a_missing_tool_names_its_package(tmp_path: Path, source: str) -> None:
 
 def test_an_archive_is_written_in_archive_mode(tmp_path: Path, source: str) -> None:
     result = built(tmp_path / "out", source, "--mode", "archive")
-    assert names(tmp_path / "out") == [SUMS_NAME, "images.tar", "record.json", "store.json", "target.tar"]
+    assert names(tmp_path / "out") == [
+        SUMS_NAME,
+        "images.tar",
+        "record.json",
+        "sbom.cdx.json",
+        "sbom.spdx.json",
+        "store.json",
+        "target.tar",
+    ]
     assert "root-hash" not in result
     assert json.loads((tmp_path / "out/store.json").read_text())["mode"] == "archive"
 

@@ -294,3 +294,10 @@ def test_files_are_read_offline_and_only_files(folder: Path) -> None:
     app = lock_of(folder).images[0]
     assert f"lacks {app.config}, {app.layers[0].blob}, {app.layers[1].blob} of docker.io/library/app:1" in text
     assert "`shiplap fetch` fills the cache" in text
+
+
+def test_the_placement_of_the_command_line_changes_the_kit_and_not_the_store(folder: Path) -> None:
+    plain = good(folder, "build", "--locked", "-o", "plain")
+    placed = good(folder, "build", "--locked", "--placement", "partition", "-o", "placed")
+    assert store_sums(plain) == store_sums(placed)
+    assert plain["outputs"]["target.tar"]["sha256"] != placed["outputs"]["target.tar"]["sha256"]

@@ -126,7 +126,8 @@ def test_nothing_is_written_outside_the_output_folder(archives: Path, tmp_path: 
     words = ["build", f"docker-archive:{compressed}", "-o", "out", "--output", "squashfs,verity,tar"]
     assert shiplap_command(*words, env=env, cwd=tmp_path / "cwd").returncode == 0
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir())
-    inside = ["record.json", "store.json", "store.roothash", "store.squashfs", "store.tar", "store.verity", "target.tar"]
+    inside = ["record.json", "sbom.cdx.json", "sbom.spdx.json"]
+    inside += ["store.json", "store.roothash", "store.squashfs", "store.tar", "store.verity", "target.tar"]
     assert files == [f"cwd/out/{name}" for name in (SUMS_NAME, *inside)] + ["in.tar"]
 
 

@@ -19,7 +19,16 @@ from commandline import COMMAND, IMPORT_ROOT, environment, nobody_can_run_it
 from requirement import require
 from storeimages import IMAGES
 
-ARTIFACTS = ("store.squashfs", "store.verity", "store.roothash", "store.tar", "store.json", "record.json")
+ARTIFACTS = (
+    "store.squashfs",
+    "store.verity",
+    "store.roothash",
+    "store.tar",
+    "store.json",
+    "record.json",
+    "sbom.cdx.json",
+    "sbom.spdx.json",
+)
 BUILD = ("build", "--output", "squashfs,verity,tar", "--progress", "quiet")
 
 

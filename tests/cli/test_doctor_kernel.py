@@ -55,6 +55,17 @@ def test_the_store_decides_what_the_kernel_needs(tmp_path: Path, capsys: pytest.
     assert (code, said["usable"], missing(said)) == (0, True, set())
 
 
+def test_a_store_with_explicit_whiteouts_needs_no_extended_attributes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """OpenWrt's usual kernel."""
+    kernel = config(tmp_path, *ENGINE, "SQUASHFS", "SQUASHFS_XZ", "BLK_DEV_LOOP")
+    squashfs = {"compression": "xz", "whiteouts": "explicit"}
+    archive = docker_archive(tmp_path / "images.tar", [ImageSpec([BASE, APP], ["app:1"])])
+    images = [{"ref": "app:1", "from": f"docker-archive:{archive}", "allow-lost-xattrs": ["/bin/ping"]}]
+    out = build(tmp_path, squashfs=squashfs, verity={"check": "sha256"}, images=images)
+    code, said = doctor(capsys, "--kernel", str(kernel), "--store", str(out))
+    assert (code, said["needs"]["has-xattrs"], missing(said)) == (0, False, set())
+
+
 def test_an_unsealed_store_and_an_archive_need_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kernel = config(tmp_path, *ENGINE)
     (tmp_path / "a").mkdir()

@@ -207,6 +207,17 @@ def test_a_mirror_is_not_trusted(folder: Path) -> None:
     good(folder, "build", "--locked", "--offline", "--cache", "new")
 
 
+def test_with_mirror_only_nobody_else_is_asked(folder: Path) -> None:
+    good(folder, "fetch", "--export", "dl")
+    good(folder, "fetch", "--cache", "whole", "--mirror", "dl", "--mirror-only")
+    blob = str(lock_of(folder).images[0].layers[1].blob)
+    (folder / "dl" / blob.replace(":", "-")).unlink()
+    said = refused(folder, "fetch", "--cache", "part", "--mirror", "dl", "--mirror-only", code=1)
+    assert f"the mirrors have not got {blob}" in said
+    good(folder, "fetch", "--cache", "part", "--mirror", "dl")
+    good(folder, "fetch", "--cache", "part", "--mirror-only")
+
+
 # --- what goes wrong
 
 

@@ -63,7 +63,7 @@ def test_verification_holds_everything_to_the_limits_given(tmp_path: Path, sourc
     if mode[0] == "--mode" and limit.startswith("entries"):
         assert done.returncode == 0  # an archive's layers are only hashed
     else:
-        assert done.returncode in (1, 2) and f"--limit {limit.split('=')[0]}=…" in done.stderr
+        assert done.returncode == 2 and f"--limit {limit.split('=')[0]}=…" in done.stderr
     assert shiplap_command("verify", out, "--limit", "layer-bytes=1G", "--limit", "entries=10").returncode == 0
 
 
@@ -78,6 +78,22 @@ def test_the_command_line_is_stronger_than_the_manifest(tmp_path: Path, source: 
     (tmp_path / "shiplap.yaml").write_text(json.dumps(manifest))
     assert shiplap_command("build", cwd=tmp_path).returncode == 2
     assert shiplap_command("build", "--limit", "entries=10", cwd=tmp_path).returncode == 0
+
+
+def test_lock_fetch_and_import_take_it_too(tmp_path: Path, source: str) -> None:
+    manifest = {"version": 1, "images": [{"ref": "app:1", "from": source}], "limits": {"metadata-bytes": "100"}}
+    (tmp_path / "shiplap.yaml").write_text(json.dumps(manifest))
+    (tmp_path / "root/image").mkdir(parents=True)
+    cache = ("--cache", str(tmp_path / "cache"))
+    done = shiplap_command("lock", *cache, cwd=tmp_path)
+    assert done.returncode == 2 and "more than the 100 allowed for metadata" in done.stderr
+    assert shiplap_command("lock", *cache, "--limit", "metadata-bytes=4M", cwd=tmp_path).returncode == 0
+    emptied = ("--cache", str(tmp_path / "emptied"))
+    done = shiplap_command("fetch", *emptied, cwd=tmp_path)
+    assert done.returncode == 2 and "more than the 100 allowed for metadata" in done.stderr
+    assert shiplap_command("fetch", *emptied, "--limit", "metadata-bytes=4M", cwd=tmp_path).returncode == 0
+    done = shiplap_command("import", str(tmp_path / "root"), "--limit", "entries=x", "--manifest", "other.yaml", cwd=tmp_path)
+    assert done.returncode == 2 and "is no number of entries" in done.stderr
 
 
 def test_a_whole_image_may_have_more_entries_where_a_layer_may(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:

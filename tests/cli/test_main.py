@@ -112,7 +112,7 @@ def test_verbosity_adds_up_over_all_places_and_quiet_wins(capsys: pytest.Capture
     [
         ([], "a verb is missing", "the verbs are: "),
         (["shema"], "there is no verb 'shema'", "did you mean `schema`?"),
-        (["generat"], "there is no verb 'generat'", "did you mean `generate`?"),
+        (["audi"], "there is no verb 'audi'", "did you mean `audit`?"),
         (["frobnicate"], "there is no verb 'frobnicate'", "the verbs are: "),
         (["schema", "--verbos"], "shiplap schema has no option --verbos", "did you mean `--verbose`?"),
         (["probe", "ok", "--chunksize=3"], "shiplap probe has no option --chunksize", "did you mean `--chunk-size`?"),

@@ -14,7 +14,16 @@ from archives import docker_archive, oci_layout
 from commandline import COMMAND, environment, shiplap_command
 from storeimages import IMAGES
 
-ARTIFACTS = ("store.squashfs", "store.verity", "store.roothash", "store.tar", "store.json", "record.json")
+ARTIFACTS = (
+    "store.squashfs",
+    "store.verity",
+    "store.roothash",
+    "store.tar",
+    "store.json",
+    "record.json",
+    "sbom.cdx.json",
+    "sbom.spdx.json",
+)
 ENGINES = {"podman": ("--engine", "podman"), "vfs": ("--driver", "vfs")}
 
 

@@ -32,6 +32,8 @@ def shared() -> Iterator[Path]:
         store_folder(folder / "store", placement="partition")
         store_folder(folder / "plain", kit=False)
         (folder / "base.tar").write_bytes(BASE)
+        (folder / "kernel").write_bytes(b"kernel" * 1000)
+        (folder / "initrd").write_bytes(b"initrd" * 1001)
         yield folder
 
 
@@ -42,7 +44,8 @@ def reference(shared: Path) -> dict[str, bytes]:
 
 def made(shared: Path, out: Path, *words: str, base: Path | None = None, **options: Any) -> dict[str, bytes]:
     base = base or shared / "base.tar"
-    wanted = ("--placement", "partition", "--compression", "none", "--disk", "--data-size", "2M", "--progress", "quiet")
+    wanted = ("--placement", "partition", "--compression", "none", "--disk", "--data-size", "2M", "--progress", "quiet",
+              "--provision", "--kernel", str(shared / "kernel"), "--initrd", str(shared / "initrd"))  # fmt: skip
     command = [*COMMAND, "rootfs", "--base", str(base), "--store", str(shared / "store"), "-o", str(out), *wanted, *words]
     done = subprocess.run(
         command, env=environment(options.pop("env", None)), capture_output=True, text=True, check=False, timeout=60, **options

@@ -61,6 +61,7 @@ def test_config_as_json_and_as_yaml_say_the_same(manifest: Path, capsys: pytest.
         "from": "docker-archive:redis.tar",
         "license": "BSD-3-Clause",
         "allow-foreign-elf": [],
+        "allow-lost-xattrs": [],
     }
 
 

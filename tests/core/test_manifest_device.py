@@ -37,6 +37,19 @@ def test_without_a_word_the_data_root_is_volatile_and_nothing_starts() -> None:
     assert (device.init, device.containers, device.placement, device.engine_config) == (("systemd", "sysv"), (), "file", "{}")
 
 
+@pytest.mark.parametrize("seal", ["auto", "never"])
+def test_a_store_can_lie_unpacked_in_the_root(seal: str) -> None:
+    assert read(manifest(placement="tree", verity={"seal": seal})).device.placement == "tree"
+
+
+def test_whiteouts_can_be_explicit_and_say_nothing_of_an_archive() -> None:
+    wanted = {"squashfs": {"whiteouts": "explicit"}}
+    assert read(manifest(**wanted)).squashfs.whiteouts == "explicit"
+    assert read(manifest(mode="archive", **wanted)).mode == "archive"
+    images = [{"ref": "app:1", "allow-lost-xattrs": ["/bin/ping"]}]
+    assert read(manifest(**wanted) | {"images": images}).images[0].allow_lost_xattrs == ("/bin/ping",)
+
+
 def test_a_container_keeps_every_word() -> None:
     device = read(whole()).device
     one = device.containers[0]
@@ -84,8 +97,15 @@ def test_named_and_anonymous_volumes_are_kept_in_the_data_root(volume: str, kept
         ({"verity": {"seal": "always"}, "outputs": ["squashfs"]}, "verity.seal", "add `verity`"),
         ({"verity": {"on-corruption": "panic", "seal": "never"}}, "verity.on-corruption", "not sealed"),
         ({"placement": "partition", "outputs": ["squashfs"]}, "placement", "add `verity`"),
-        ({"placement": "tree"}, "placement", "not yet implemented"),
+        ({"placement": "tree", "outputs": ["erofs"]}, "placement", "use `squashfs`"),
+        ({"placement": "tree", "verity": {"check": "full"}}, "verity.check", "with its root file system"),
+        ({"placement": "tree", "verity": {"check": "sha256"}}, "verity.check", "with its root file system"),
+        ({"placement": "tree", "verity": {"seal": "always"}}, "verity.seal", "with its root file system"),
+        ({"placement": "tree", "verity": {"on-corruption": "panic"}}, "verity.on-corruption", "with its root file system"),
         ({"mode": "archive", "placement": "partition"}, "placement", "an archive is a file"),
+        ({"mode": "archive", "placement": "tree"}, "placement", "an archive is a file"),
+        ({"squashfs": {"whiteouts": "explicit"}, "driver": "vfs"}, "squashfs.whiteouts", "whole trees"),
+        ({"squashfs": {"whiteouts": "explicit"}, "outputs": ["erofs"]}, "squashfs.whiteouts", "is for `squashfs`"),
         ({"mode": "archive", "verity": {"check": "full"}}, "verity.check", "use `check: sha256`"),
         ({"mode": "archive", "verity": {"seal": "always"}}, "verity.seal", "cannot be sealed"),
         ({"engine_config": {"storage-driver": "vfs"}}, "engine-config.storage-driver", "at odds with `driver`"),
@@ -102,6 +122,17 @@ def test_named_and_anonymous_volumes_are_kept_in_the_data_root(volume: str, kept
         ({"containers": [container(wait_for=["relative"])]}, "containers[0].wait-for[0]", "no absolute path"),
         ({"containers": [container(health={"interval": "1s"})]}, "containers[0].health.cmd", "is missing"),
         ({"containers": [container(health={"cmd": "x", "interval": "soon"})]}, "containers[0].health.interval", "write a time"),
+        ({"containers": [container(health={"disable": True, "cmd": "x"})]}, "containers[0].health.disable", "nothing else"),
+        ({"containers": [container(health={"disable": False, "cmd": "x"})]}, "containers[0].health.disable", "leave it out"),
+        ({"containers": [container(ports=["80"], network="host")]}, "containers[0].ports", "from a bridge"),
+        ({"containers": [container(ports=["80", "70000:80"])]}, "containers[0].ports[1]", "1 to 65535"),
+        ({"containers": [container(ports=["300.1.1.1:80:80"])]}, "containers[0].ports[0]", "an IP address"),
+        ({"containers": [container(ports=[8080])]}, "containers[0].ports[0]", "must be text"),
+        ({"containers": [container(ports=[":80"])]}, "containers[0].ports[0]", "write a port"),
+        ({"containers": [container(labels={"io.shiplap.x": "x"})]}, 'containers[0].labels."io.shiplap.x"', "the target kit's"),
+        ({"containers": [container(labels={"a=b": "x"})]}, 'containers[0].labels."a=b"', "cannot be a label"),
+        ({"containers": [container(entrypoint="")]}, "containers[0].entrypoint", "is empty"),
+        ({"containers": [container(entrypoint='["a"]')]}, "containers[0].entrypoint", "one program"),
         ({"containers": [container(memory="9999999999T")]}, "containers[0].memory", "out of range"),
         ({"containers": [container(name="-rf")]}, "containers[0].name", "write at least two letters"),
     ],
@@ -113,17 +144,39 @@ def test_what_does_not_fit_together_is_named(keys: Data, path: str, message: str
 
 
 @pytest.mark.parametrize(("engine", "driver"), [("podman", "overlay"), ("docker", "vfs")])
-def test_keys_that_only_a_kit_can_obey_say_so_where_there_is_none(engine: str, driver: str) -> None:
-    data = manifest(engine=engine, driver=driver)
-    assert read(data).engine == engine
+def test_every_engine_and_driver_has_the_device_s_keys(engine: str, driver: str) -> None:
     keys = {
         "data-root": {"path": "/data/x", "persistence": "volatile", "size": "1M", "volumes-path": "/data/v"}, "placement": "partition",
-        "verity": {"check": "full", "on-corruption": "panic", "seal": "never"}, "engine-config": {"a": 1}, "target": {"init": ["sysv"]},
-        "containers": [container(volumes=["data:/x"])],
+        "verity": {"check": "full", "on-corruption": "panic"}, "target": {"init": ["sysv"]}, "containers": [container(volumes=["data:/x"])],
     }  # fmt: skip
-    found = problems(data | keys)
-    assert len(found) == 11
-    assert set(found.values()) == {f"not yet implemented for {'driver vfs' if engine == 'docker' else 'engine podman'} in this release"}
+    device = read(manifest(engine=engine, driver=driver) | keys).device
+    assert (device.data_root.path, device.init, device.placement) == ("/data/x", ("sysv",), "partition")
+
+
+def test_the_data_root_is_where_the_engine_has_its_own() -> None:
+    assert read(manifest(engine="podman")).device.data_root.path == "/var/lib/containers/storage"
+    assert problems(manifest(engine="podman", store_path="/var/lib/containers/storage/x")).keys() == {"store-path"}
+    assert read(manifest(engine="podman", store_path="/var/lib/docker/x")).store_path == "/var/lib/docker/x"
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "message"),
+    [
+        ({"engine_config": {"storage": {"driver": "vfs"}}}, "engine-config.storage.driver", "at odds with `driver`, which is overlay"),
+        ({"engine_config": {"storage": {"graphroot": "/x"}}}, "engine-config.storage.graphroot", "at odds with `data-root.path`"),
+        ({"engine_config": {"storage": 5}}, "engine-config.storage", "is a table of storage.conf"),
+        ({"target": {"quadlet": True, "init": ["sysv"]}}, "target.quadlet", "has no systemd"),
+        (
+            {"target": {"quadlet": True}, "containers": [container(volumes=["/kept"])], "data_root": {"persistence": "persistent"}},
+            "containers[0].volumes[0]", "write NAME:/kept",
+        ),
+    ],
+)  # fmt: skip
+def test_what_podman_cannot_do_is_named(keys: Data, path: str, message: str) -> None:
+    found = problems(manifest(engine="podman", **keys))
+    assert list(found) == [path]
+    assert message in found[path]
+    assert list(problems(manifest(target={"quadlet": True}))) == ["target.quadlet"]
 
 
 def test_all_the_sealing_that_fits_is_accepted() -> None:

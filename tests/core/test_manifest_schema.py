@@ -59,7 +59,7 @@ def test_every_default_and_every_example_is_valid() -> None:
 
 
 def test_every_key_of_the_design_is_in_the_schema() -> None:
-    assert set(whole()) == set(json_schema()["properties"])
+    assert set(whole()) | {"compose"} == set(json_schema()["properties"])
     container = json_schema()["$defs"]["container"]["properties"]
     assert set(whole()["containers"][0]) == set(container)
 
@@ -224,8 +224,8 @@ def test_on_random_changes_our_validator_and_the_library_agree(changes: list[tup
 def test_defaults_are_filled_in_at_every_depth_and_nothing_written_is_lost() -> None:
     filled = with_defaults(plain(compose(SMALLEST, [])))
     assert filled["squashfs"]["compression"] == "zstd"
-    assert filled["images"][0] == {"ref": "app:1", "from": "docker-archive:app.tar", "allow-foreign-elf": []}
-    assert filled["data-root"] == {"path": "/var/lib/docker"}
+    assert filled["images"][0] == {"ref": "app:1", "from": "docker-archive:app.tar", "allow-foreign-elf": [], "allow-lost-xattrs": []}
+    assert filled["target"] == {"quadlet": False} and filled["data-root"] == {}
     assert with_defaults(whole()) == whole()
     assert not theirs(filled)
 

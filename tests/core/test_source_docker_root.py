@@ -319,7 +319,13 @@ def test_another_tar_from_the_same_files_is_found_by_its_diff_id(spoilt: Path) -
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no gzip", gzip.compress(b"{}\n"), gzip.compress(b'{"type":1,"name":"x","size":-5,"payload":null,"position":0}\n')]
+    "data",
+    [
+        b"",
+        b"no gzip",
+        gzip.compress(b"{}\n", mtime=0),
+        gzip.compress(b'{"type":1,"name":"x","size":-5,"payload":null,"position":0}\n', mtime=0),
+    ],
 )
 def test_broken_tar_split_data_is_one_clear_error(spoilt: Path, data: bytes) -> None:
     (record(spoilt, 0) / "tar-split.json.gz").write_bytes(data)

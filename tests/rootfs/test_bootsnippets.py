@@ -21,8 +21,8 @@ from shiplap.verity.tree import lay_out
 
 GOLDEN = Path(__file__).parent / "goldenboot"
 LAYOUT = lay_out(VerityParameters(salt=b"\x5a" * 32, uuid="00000000-0000-5000-8000-000000000000"), 18246)
-ROOT = SealedImage("root", "rootfs.squashfs", "rootfs.verity", "ab" * 16 + "cd" * 16, LAYOUT, 18246 * 4096, 600_000)
-STORE = SealedImage("store", "store.squashfs", "store.verity", "12" * 16 + "34" * 16, LAYOUT, 5_000_000, 40_960)
+ROOT = SealedImage("root", "rootfs.squashfs", "rootfs.verity", "ab" * 16 + "cd" * 16, LAYOUT, 18246 * 4096, 600_000, "a1" * 32, "a2" * 32)
+STORE = SealedImage("store", "store.squashfs", "store.verity", "12" * 16 + "34" * 16, LAYOUT, 5_000_000, 40_960, "b1" * 32, "b2" * 32)
 SETTINGS = BootSettings(
     "arm64", ROOT, STORE, "dddddddd-0000-5000-8000-000000000000", "eeeeeeee-0000-5000-8000-000000000000", data_bytes=64 << 20
 )
@@ -46,6 +46,18 @@ def test_every_text_is_the_committed_one() -> None:
 def test_every_name_is_announced_and_rendering_is_pure() -> None:
     assert tuple(sorted(render(SETTINGS))) == FILE_NAMES
     assert render(SETTINGS) == render(SETTINGS)
+
+
+def test_a_second_slot_has_the_same_sizes_and_uuids_of_its_own() -> None:
+    both = list(slices(replace(SETTINGS, slots=2, root=replace(ROOT, room_bytes=200 << 20))))
+    assert len({one.uuid for one in both}) == len(both) == 9
+    first, second = both[:4], both[4:8]
+    for one, other in zip(first, second, strict=True):
+        assert (one.name[:-1], one.type_uuid, one.size_bytes, other.file) == (other.name[:-1], other.type_uuid, other.size_bytes, None)
+    assert first[0].size_bytes == 200 << 20
+    # 51,200 digests of 32 bytes: 400 blocks, 4 and 1 above them, and the superblock's.
+    assert first[1].size_bytes == 406 * 4096
+    assert both[-1].name == "data"
 
 
 def test_without_partitions_of_the_store_nothing_names_it() -> None:

@@ -62,7 +62,18 @@ def test_openwrt_s_squashfs_is_told_what_it_could_do_instead() -> None:
     found = {one.symbol: one for one in check_kernel(read_config(OPENWRT.encode(), ".config"), DEFAULT) if one.weight is Weight.MISSING}
     assert set(found) == {"SQUASHFS_ZSTD", "SQUASHFS_XATTR"}
     assert "compression: xz" in found["SQUASHFS_ZSTD"].remedy
+    assert "whiteouts: explicit" in found["SQUASHFS_XATTR"].remedy
     assert missing(OPENWRT, replace(DEFAULT, compression="xz", has_xattrs=False)) == set()
+
+
+def test_an_unpacked_store_in_a_squashfs_root_wants_a_look() -> None:
+    """Which file system the root has, the configuration of a kernel does not say."""
+    needs = replace(DEFAULT, placement="tree", sealed=False)
+    found = {one.symbol: one.weight for one in check_kernel(read_config(OPENWRT.encode(), ".config"), needs)}
+    assert found.pop("SQUASHFS_XATTR") is Weight.LOOK
+    assert Weight.MISSING not in found.values()
+    for config, one in ((GOOD, needs), (OPENWRT, replace(needs, has_xattrs=False)), (OPENWRT.replace("SQUASHFS=y", "SQUASHFS=n"), needs)):
+        assert "SQUASHFS_XATTR" not in {finding.symbol for finding in check_kernel(read_config(config.encode(), ".config"), one)}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from shiplap.verity.discoverable import partition_uuids
 from storeimages import APP, BASE
 
 KIT = Path(__file__).resolve().parents[2] / "rootfs/target/files"
-SCRIPTS = ("shiplap-target", "seed.sh", "stale.sh", "engine.sh")
+SCRIPTS = ("shiplap-target", "seed.sh", "references.sh", "overlay2.sh", "podman.sh", "vfs.sh", "engine.sh", "canary.sh")
 KIT_BYTES_MAX = 48 << 10  # small: what a device of 8 MB of flash does not notice
 CONFIG = "sha256:" + "c" * 64
 IMAGES = ((CONFIG, "docker.io/library/app:1"),)
@@ -44,6 +44,8 @@ SETTINGS = TargetSettings(
     image_bytes=8192,
     init=("systemd", "sysv", "procd"),
 )
+PODMAN = replace(SETTINGS, engine="podman", driver="overlay", data_root=DataRoot("/var/lib/containers/storage"))
+VFS = replace(SETTINGS, driver="vfs")
 APP_CONTAINER = ContainerSettings("app", parse_reference("app:1"))
 
 
@@ -81,15 +83,17 @@ def test_shellcheck_finds_nothing() -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)
 def test_every_script_is_read_by_the_shells_of_devices(shell: list[str]) -> None:
     require("shells")
-    files = target_files(replace(SETTINGS, containers=containers_of([APP_CONTAINER], IMAGES)))
-    scripts = [content for path, (mode, content) in files.items() if content.startswith(b"#!/bin/sh") or path.endswith(".sh")]
-    assert len(scripts) == 9
-    for script in scripts:
-        subprocess.run([*shell, "-n"], input=script, check=True, capture_output=True)
+    for settings, count in ((SETTINGS, 11), (PODMAN, 9), (VFS, 11)):
+        files = target_files(replace(settings, containers=containers_of([APP_CONTAINER], IMAGES), canary=b"an image"))
+        scripts = [content for path, (mode, content) in files.items() if content.startswith(b"#!/bin/sh") or path.endswith(".sh")]
+        assert len(scripts) == count
+        for script in scripts:
+            subprocess.run([*shell, "-n"], input=script, check=True, capture_output=True)
 
 
-def test_the_kit_is_small() -> None:
-    assert sum(len(content) for _, content in target_files(SETTINGS).values()) < KIT_BYTES_MAX
+@pytest.mark.parametrize("settings", [SETTINGS, PODMAN, VFS], ids=lambda one: f"{one.engine} {one.driver}")
+def test_the_kit_is_small(settings: TargetSettings) -> None:
+    assert sum(len(content) for _, content in target_files(settings).values()) < KIT_BYTES_MAX
 
 
 def test_the_tar_is_the_same_bytes_wherever_and_whenever(tmp_path: Path) -> None:
@@ -196,20 +200,35 @@ def test_systemd_starts_no_engine_without_the_store() -> None:
     assert "DefaultDependencies=no" in store
 
 
-def unit_folder(folder: Path) -> Path:
+def test_systemd_starts_none_of_podman_s_units_without_the_store() -> None:
+    files = {path: content.decode() for path, (_, content) in target_files(PODMAN).items()}
+    for unit in ("podman.service", "podman.socket", "podman-auto-update.service", "podman-kube@.service", "podman-restart.service"):
+        needs = files[f"usr/lib/systemd/system/{unit}.d/10-shiplap.conf"]
+        assert "Requires=shiplap-store.service" in needs and "After=shiplap-store.service" in needs
+    # What it starts again must not be a former firmware's definition.
+    assert "After=shiplap-store.service shiplap-containers.service" in needs
+
+
+def unit_folder(folder: Path, settings: TargetSettings) -> Path:
     """Our units beside an engine's, as Debian's package enables them."""
-    units = "usr/lib/systemd/system/"
+    units, engine = "usr/lib/systemd/system/", settings.engine
     texts = {
-        "docker.service": "[Unit]\nAfter=docker.socket\nRequires=docker.socket\n[Service]\nExecStart=/bin/true\n",
-        "docker.socket": "[Socket]\nListenStream=/run/docker.sock\n",
+        f"{engine}.service": f"[Unit]\nAfter={engine}.socket\nRequires={engine}.socket\n[Service]\nExecStart=/bin/true\n",
+        f"{engine}.socket": f"[Socket]\nListenStream=/run/{engine}.sock\n",
     }
-    for path, (_, content) in target_files(replace(SETTINGS, init=("systemd",))).items():
+    enabled = [("sockets", f"{engine}.socket"), ("multi-user", f"{engine}.service"), ("multi-user", "shiplap-containers.service")]
+    if engine == "podman":
+        texts["podman-restart.service"] = (
+            "[Unit]\nWants=network-online.target\nAfter=network-online.target\n[Service]\nExecStart=/bin/true\n"
+        )
+        enabled.append(("multi-user", "podman-restart.service"))
+    for path, (_, content) in target_files(replace(settings, init=("systemd",))).items():
         if path.startswith(units):
             texts[path.removeprefix(units)] = content.decode().replace("/usr/sbin/shiplap-target", "/bin/true")
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
-    for wants, unit in (("sockets", "docker.socket"), ("multi-user", "docker.service"), ("multi-user", "shiplap-containers.service")):
+    for wants, unit in enabled:
         (folder / f"{wants}.target.wants").mkdir(exist_ok=True)
         (folder / f"{wants}.target.wants" / unit).symlink_to(f"../{unit}")
     return folder
@@ -221,9 +240,10 @@ def analyzed(folder: Path) -> str:
     return subprocess.run(words, env=environment, capture_output=True, text=True, check=False).stderr
 
 
-def test_systemd_finds_no_circle_in_the_order_of_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, PODMAN], ids=lambda one: str(one.engine))
+def test_systemd_finds_no_circle_in_the_order_of_the_units(settings: TargetSettings, tmp_path: Path) -> None:
     require("systemd")
-    folder = unit_folder(tmp_path)
+    folder = unit_folder(tmp_path, settings)
     assert [line for line in analyzed(folder).splitlines() if "cycle" in line or "shiplap" in line] == []
     store = folder / "shiplap-store.service"
     store.write_text(store.read_text().replace("DefaultDependencies=no\n", ""))
@@ -276,6 +296,10 @@ def test_every_key_of_a_container_becomes_its_option() -> None:
         "--volume=a:/a", "--device=/dev/x", "--tmpfs=/tmp", "--cap-drop=ALL", "--cap-add=CHOWN", "--security-opt=s"
     )  # fmt: skip
     assert one(env=(("A", "b"),), read_only=True) == ("--env=A=b", "--read-only")
+    assert one(entrypoint="/bin/sh", ports=("8080:80", "[::1]:53:53/udp"), labels=(("org.a", "b c"),)) == (
+        "--entrypoint=/bin/sh", "--publish=8080:80", "--publish=[::1]:53:53/udp", "--label=org.a=b c"
+    )  # fmt: skip
+    assert one(health=Health(None)) == ("--no-healthcheck",)
 
 
 def test_containers_start_as_written_but_after_what_they_name() -> None:
@@ -322,13 +346,16 @@ def test_references_are_read_and_written_as_the_engine_does(shell: list[str], fo
         names |= {f"n{number}": {f"n{number}:{tag}": "sha256:" + "a" * 64 for tag in range(20)} for number in range(1000)}
     data = {"Repositories": {name: dict(sorted(one.items())) for name, one in sorted(names.items())}}
     text = json.dumps(data, indent=1) if form == "with blanks" else json.dumps(data, separators=(",", ":"))
-    script = f". {KIT}/seed.sh; references"
+    script = f". {KIT}/references.sh; references"
     done = subprocess.run([*shell, "-c", script], input=text.encode(), capture_output=True, check=True)
     lines = sorted(tuple(line.split(" ")) for line in done.stdout.decode().splitlines())
     wanted = sorted((name, reference, digest) for name, one in names.items() for reference, digest in one.items())
     assert lines == wanted
     back = subprocess.run(
-        [*shell, "-c", f". {KIT}/seed.sh; LC_ALL=C; export LC_ALL; to_repositories"], input=done.stdout, capture_output=True, check=True
+        [*shell, "-c", f". {KIT}/references.sh; LC_ALL=C; export LC_ALL; to_repositories"],
+        input=done.stdout,
+        capture_output=True,
+        check=True,
     )
     data["Repositories"].pop("empty", None)
     assert back.stdout.decode() == json.dumps(data, separators=(",", ":"))

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shlex
 import shutil
-import stat
 import subprocess
 from pathlib import Path
 
@@ -15,22 +14,11 @@ from archives import ImageSpec, docker_archive
 from commandline import shiplap_command
 from images import file
 from layertar import build
+from powercuts import cut_environment, make_cuts, tree
 from requirement import demanded
 from storeimages import APP, BASE, DATA
 
 KIT = Path(__file__).resolve().parents[2] / "rootfs/target/files"
-# Everything that the kit runs and that changes a file.
-CHANGING = ("mv", "rm", "ln", "mkdir", "rmdir", "chmod", "cp", "cat", "sync", "touch")
-
-_CUT = """\
-#!/bin/sh
-# Counts; at the set number the power goes: half of the work done, and everything that was asked for it dies.
-count=$(($(/usr/bin/cat "$CUT_FOLDER/count" 2>/dev/null || echo 0) + 1))
-echo $count >"$CUT_FOLDER/count"
-if [ "$count" -eq "$CUT_AT" ]; then kill -9 $PPID; exit 1; fi
-exec /usr/bin/{program} "$@"
-"""
-
 PERSISTENT = {
     "FORMAT": "1",
     "DRIVER": "overlay2",
@@ -42,33 +30,13 @@ PERSISTENT = {
 }
 
 
-def tree(root: Path) -> dict[str, tuple[str, str]]:
-    """Path → (type and mode, content or target) of everything but the kit's working files."""
-    found = {}
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            relative = str(path.relative_to(root))
-            if relative.startswith(".shiplap/new"):
-                continue
-            status = path.lstat()
-            content = os.readlink(path) if path.is_symlink() else path.read_text("latin-1") if path.is_file() else ""
-            found[relative] = (stat.filemode(status.st_mode), content)
-    return found
-
-
 class Device:
     """Two firmwares' skeletons in folders; the kit runs as on a device, except that the store is mounted already."""
 
     def __init__(self, work: Path) -> None:
         self.work = work
         self.data = work / "data"
-        self.cuts = work / "cuts"
-        self.cuts.mkdir()
-        for program in CHANGING:
-            script = self.cuts / program
-            script.write_text(_CUT.replace("{program}", program))
-            script.chmod(0o755)
+        make_cuts(work)
         self.stores = [self._store("one", [ImageSpec([BASE, APP], ["app:1"]), ImageSpec([DATA], ["gone:1"])]),
                        self._store("two", [ImageSpec([BASE, build([file("new", b"2")])], ["app:1"])])]  # fmt: skip
 
@@ -90,10 +58,7 @@ class Device:
             "IMAGE": "/nowhere", "DATA_ROOT": str(self.data), "STORE_PATH": str(store.parent),
         }  # fmt: skip
         conf.write_text("".join(f"{key}={shlex.quote(value)}\n" for key, value in values.items()))
-        (self.work / "count").unlink(missing_ok=True)
-        environment = {
-            "PATH": f"{self.cuts}:/usr/bin:/bin:/usr/sbin:/sbin" if cut_at else "/usr/bin:/bin:/usr/sbin:/sbin",
-            "CUT_FOLDER": str(self.work), "CUT_AT": str(cut_at),
+        environment = cut_environment(self.work, cut_at) | {
             "SHIPLAP_CONF": str(conf), "SHIPLAP_LIB": str(KIT), "SHIPLAP_RUN": str(self.work / "run"),
         }  # fmt: skip
         # A mount namespace of its own, where the store's folder is mounted onto itself.

@@ -4,23 +4,40 @@
 LABEL=io.shiplap.definition
 
 engine() {
-    case $ENGINE in
-    docker) docker "$@" ;;
-    podman) podman "$@" ;;
-    esac
+    # Under systemd Podman's runtime asks for a scope over D-Bus; without that it starts nothing.
+    if [ "$ENGINE" = podman ] && is_systemd && [ ! -S /run/dbus/system_bus_socket ]; then set -- --cgroup-manager=cgroupfs "$@"; fi
+    "$ENGINE" "$@"
 }
 
-# Asked only where there is a socket: at boot, before the engine, this costs nothing.
+is_systemd() { [ -d /run/systemd/system ]; }
+
+# Where nobody can start the timers of a health check, Podman must not try.
+if ! is_systemd; then export DISABLE_HC_SYSTEMD=true; fi
+
+# Docker is asked only where there is a socket: at boot, before the engine, this costs nothing. Podman runs when a container is mounted.
 engine_runs() {
+    if [ "$ENGINE" = podman ]; then
+        where=$(cd -P "$DATA_ROOT" && pwd -P) || return 1
+        grep -qF " $where/overlay/" /proc/self/mounts
+        return
+    fi
     socket=${DOCKER_HOST:-unix:///var/run/docker.sock}
-    [ "$ENGINE" = docker ] && [ -S "${socket#unix://}" ] && docker version >/dev/null 2>&1
+    [ -S "${socket#unix://}" ] && docker version >/dev/null 2>&1
 }
 
 short_sleep() { sleep 0.2 2>/dev/null || sleep 1; }
 
 # Waits until the engine answers, at most TIMEOUT seconds; a question to an engine that hangs is given up.
 await_engine() {
-    [ "$ENGINE" = docker ] || return 0
+    # Where seeding failed the engine does not answer, or must not be asked.
+    if held=$(mount_at "$DATA_ROOT") && [ "${held%% *}" = shiplap-refused ]; then
+        die "$DATA_ROOT was made unusable by an earlier failure: restart the device"
+    fi
+    if [ "$ENGINE" = podman ]; then
+        problem=$(podman_problem)
+        [ -z "$problem" ] || die "$problem"
+        return 0
+    fi
     deadline=$(($(uptime_seconds) + TIMEOUT))
     while :; do
         engine version >/dev/null 2>&1 &
@@ -36,6 +53,15 @@ await_engine() {
         [ "$(uptime_seconds)" -lt "$deadline" ] || die "the engine did not answer within $TIMEOUT seconds"
         short_sleep
     done
+}
+
+# Another configuration may be stronger than storage.conf; what it names is neither prepared nor covered after a failure.
+podman_problem() {
+    if ! used=$(engine info --format '{{.Store.GraphRoot}}' 2>/dev/null); then
+        echo "podman does not work"
+    elif [ "$(cd -P "$used" && pwd -P)" != "$(cd -P "$DATA_ROOT" && pwd -P)" ]; then
+        echo "Podman's graphroot is $used instead of $DATA_ROOT: look for files below storage.conf.d"
+    fi
 }
 
 # has_image CONFIG REFERENCE: under that name the engine has that image. Its ID is the config digest, but for the containerd
@@ -76,14 +102,24 @@ do_load() {
 
 # A file of /etc/shiplap/containers sets CONTAINER, IMAGE_ID, IMAGE_NAME, DEFINITION, WAIT_FOR and create().
 do_start() {
-    [ "$MODE" = archive ] || is_mounted "$STORE" || die "the store is not mounted"
+    [ "$MODE" = archive ] || store_is_there || die "the store is not mounted"
     await_engine
     remove_former
     for definition in "$LISTS/containers"/*; do
         [ -e "$definition" ] || continue
-        start_one "$definition"
+        if [ "$QUADLET" = yes ] && is_systemd; then start_unit "$definition"; else start_one "$definition"; fi
     done
 }
+
+# A unit that Podman's generator made of /etc/containers/systemd; it waits for this very program to end, so nobody waits for it.
+start_unit() {
+    # shellcheck source=/dev/null
+    . "$1"
+    has_unit || die "container $CONTAINER: $(describe absent)"
+    systemctl --no-block start "container-$CONTAINER.service" || die "cannot start container-$CONTAINER.service"
+}
+
+has_unit() { [ -e "/run/systemd/generator/container-$CONTAINER.service" ]; }
 
 # Containers that an earlier firmware defined and this one does not.
 remove_former() {
@@ -100,7 +136,7 @@ remove_former() {
 }
 
 start_one() {
-    CONTAINER='' IMAGE_ID='' IMAGE_NAME='' DEFINITION='' WAIT_FOR=''
+    CONTAINER='' IMAGE_ID='' IMAGE_NAME='' DEFINITION='' WAIT_FOR='' HEALTH=no
     # shellcheck source=/dev/null
     . "$1"
     for path in $WAIT_FOR; do await_path "$path"; done
@@ -118,6 +154,9 @@ start_one() {
     esac
     engine start "$CONTAINER" >/dev/null || die "cannot start the container $CONTAINER"
     say "container $CONTAINER is started"
+    if [ "$ENGINE $HEALTH" = "podman yes" ] && ! is_systemd; then
+        say "container $CONTAINER: nobody runs its health check, because Podman leaves that to systemd"
+    fi
 }
 
 # "DEFINITION true|false", or absent.
@@ -125,6 +164,8 @@ container_state() {
     # The client writes an empty line for what it does not find.
     state=$(engine inspect --type container --format "{{ index .Config.Labels \"$LABEL\" }} {{ .State.Running }}" "$CONTAINER" 2>/dev/null) ||
         state=absent
+    # Podman 4 does not tell about a container whose image is gone.
+    if [ "$ENGINE $state" = "podman absent" ] && podman container exists "$CONTAINER" 2>/dev/null; then state=unknown; fi
     echo "$state"
 }
 
@@ -136,6 +177,12 @@ make_container() {
         image=$IMAGE_NAME
     fi
     create "$image" >/dev/null || die "cannot create the container $CONTAINER"
+}
+
+do_await() {
+    CONTAINER=$1
+    shift
+    for path in "$@"; do await_path "$path"; done
 }
 
 await_path() {
@@ -168,12 +215,17 @@ do_status() {
 # The first thing that is not as it should be, or nothing.
 first_problem() {
     if [ "$MODE" = store ]; then
-        is_mounted "$STORE" || { echo "the store is not mounted"; return 0; }
+        store_is_there || { echo "the store is not mounted"; return 0; }
         stamp=
         if [ -r "$STATE/stamp" ]; then read -r stamp <"$STATE/stamp" || :; fi
-        [ "$ENGINE" != docker ] || [ "$stamp" = "$STORE_ID" ] || { echo "the data-root is not seeded with this firmware's store"; return 0; }
+        [ "$stamp" = "$STORE_ID" ] || { echo "the data-root is not seeded with this firmware's store"; return 0; }
     fi
-    engine version >/dev/null 2>&1 || { echo "the engine does not answer"; return 0; }
+    if [ "$ENGINE" = podman ]; then
+        problem=$(podman_problem)
+        [ -z "$problem" ] || { echo "$problem"; return 0; }
+    else
+        engine version >/dev/null 2>&1 || { echo "the engine does not answer"; return 0; }
+    fi
     missing=$(first_missing)
     [ -z "$missing" ] || { echo "the engine has no image $missing of this firmware"; return 0; }
     for definition in "$LISTS/containers"/*; do
@@ -187,7 +239,13 @@ first_problem() {
 
 describe() {
     case $1 in
-    absent) echo "does not exist" ;;
+    absent)
+        if [ "$QUADLET" = yes ] && is_systemd && ! has_unit; then
+            echo "no unit was made of /etc/containers/systemd: Quadlet needs Podman 4.4"
+        else
+            echo "does not exist"
+        fi
+        ;;
     "$DEFINITION false") echo "does not run" ;;
     *) echo "is of another definition" ;;
     esac

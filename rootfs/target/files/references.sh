@@ -1,0 +1,57 @@
+# repositories.json, the names of Docker's images, for the drivers overlay2 and vfs. Sourced by shiplap-target.
+# shellcheck shell=sh disable=SC2154
+
+# repositories.json → lines "NAME REFERENCE DIGEST". Nothing in a reference needs an escape, or has a blank, brace or comma.
+references() {
+    tr -d ' \t\r\n' | sed 's/^{"Repositories":{//' | tr '}' '\n' | awk '
+        {
+            sub(/^,/, "")
+            at = index($0, "\":{")
+            if (at < 3) next
+            name = substr($0, 2, at - 2)
+            count = split(substr($0, at + 3), pairs, ",")
+            for (i = 1; i <= count; i++) {
+                one = pairs[i]
+                gsub(/"/, "", one)
+                # The digest is the last "sha256:…"; a reference may hold one as well.
+                at = length(one) - 71
+                if (at > 1 && substr(one, at, 8) == ":sha256:") print name, substr(one, 1, at - 1), substr(one, at + 1)
+            }
+        }'
+}
+
+# Lines "NAME REFERENCE DIGEST" → repositories.json as the engine writes it.
+to_repositories() {
+    sort -u | awk '
+        BEGIN { printf "{\"Repositories\":{" }
+        $1 != name { if (name != "") printf "},"; name = $1; printf "\"%s\":{", name; first = 1 }
+        { printf "%s\"%s\":\"%s\"", first ? "" : ",", $2, $3; first = 0 }
+        END { if (name != "") printf "}"; printf "}}" }'
+}
+
+# Factory references win; what the user made or pulled stays; what an older firmware named and this one does not goes.
+merge_references() {
+    if [ ! -f "$WRITTEN/$REPOSITORIES" ] || [ -L "$WRITTEN/$REPOSITORIES" ] || [ ! -s "$WRITTEN/$REPOSITORIES" ]; then
+        if [ -e "$WRITTEN/$REPOSITORIES" ] || [ -L "$WRITTEN/$REPOSITORIES" ]; then say "repaired $REPOSITORIES"; fi
+        put_file "$RUN/repositories-in-store" "$WRITTEN/$REPOSITORIES" 600
+        return 0
+    fi
+    references <"$WRITTEN/$REPOSITORIES" >"$RUN/have"
+    sed -n 's/^reference //p' "$STATE/factory" >"$RUN/before"
+    awk -v lost="$RUN/lost" '
+        FILENAME == ARGV[1] { ours[$2] = $0; next }
+        FILENAME == ARGV[2] { before[$0] = 1; next }
+        ($2 in ours) && ours[$2] != $0 && !($0 in before) { print $2 >lost }
+        !($2 in ours) && !($0 in before) { print }
+        END { for (one in ours) print ours[one] }' "$RUN/ours" "$RUN/before" "$RUN/have" >"$RUN/merged"
+    write_references "$RUN/merged"
+    if [ -s "$RUN/lost" ]; then
+        while read -r reference; do say "the name $reference is the firmware's: it was another image's, which stays without it"; done <"$RUN/lost"
+    fi
+    rm -f "$RUN/lost"
+}
+
+write_references() {
+    to_repositories <"$1" >"$RUN/repositories"
+    cmp -s "$RUN/repositories" "$WRITTEN/$REPOSITORIES" || put_file "$RUN/repositories" "$WRITTEN/$REPOSITORIES" 600
+}

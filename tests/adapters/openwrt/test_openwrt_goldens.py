@@ -1,0 +1,48 @@
+"""Whole files, for one manifest of each kind. ``SHIPLAP_WRITE_GOLDENS=1`` writes them anew; read the difference before committing it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from openwrt.feedconfigs import config_of, golden_configs, manifest_data
+from shiplap.adapters.openwrt import carried, next_steps, render
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(golden_configs()))
+def test_the_feed_is_the_golden_one(name: str) -> None:
+    folder, texts = GOLDEN / name, render(golden_configs()[name])
+    if os.environ.get("SHIPLAP_WRITE_GOLDENS"):
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.unlink()
+        for path_in_feed, text in texts.items():
+            (folder / path_in_feed).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path_in_feed).write_text(text)
+    written = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert written.keys() == texts.keys()
+    for path_in_feed, text in texts.items():
+        assert text == written[path_in_feed], path_in_feed
+
+
+def test_an_archive_without_url_is_carried_where_the_makefile_looks_for_it() -> None:
+    config = config_of(prebuilt=True)
+    assert carried(config) == {"utils/gateway/artifacts/gateway-20240501-eeeeeeeeeeee.tar": "prebuilt"}
+    assert carried(config_of(prebuilt=True, url="https://d.example/gateway.tar")) == {}
+    assert carried(config_of()) == {"utils/gateway/host/shiplap-1.2.3.tar": "host-tool"}
+
+
+def test_the_steps_say_what_a_stock_kernel_cannot_read() -> None:
+    assert "KERNEL_SQUASHFS" not in next_steps(config_of(prebuilt=True))
+    steps = next_steps(config_of(manifest_data(squashfs=None)))
+    assert "KERNEL_SQUASHFS_ZSTD, KERNEL_SQUASHFS_XATTR" in steps and "compression: xz, whiteouts: explicit" in steps
+
+
+def test_rendering_twice_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = render(config_of(prebuilt=True))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    assert render(config_of(prebuilt=True)) == first

@@ -1,0 +1,9 @@
+# Written by `shiplap generate yocto`: an image to begin with. Your own one needs the lines about shiplap only.
+SUMMARY = "Small image with the containers of gateway"
+DESCRIPTION = "core-image with a container store; its engine comes from the layer that has it."
+LICENSE = "MIT"
+
+inherit core-image shiplap_image shiplap_verity
+
+IMAGE_INSTALL:append = " gateway-store"
+SHIPLAP_STORES = "gateway-store"

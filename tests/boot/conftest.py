@@ -1,0 +1,13 @@
+"""One bench for the whole run: kernels, bases and firmwares are made once."""
+
+from __future__ import annotations
+
+import pytest
+from boot.firmware import Bench
+from requirement import require
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    require("qemu", "docker", "veritysetup", "shells")
+    return Bench(tmp_path_factory.mktemp("bench"))
