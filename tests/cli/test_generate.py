@@ -66,7 +66,8 @@ def test_a_prebuilt_tree_carries_the_bundle_and_is_the_same_twice(made: Path, tm
     result = good(made, system, "--prebuilt", "out", "-o", str(tmp_path / "a"))
     assert (result["name"], result["version"], result["prebuilt"], result["kept"]) == ("gateway", "20240501", True, [])
     first = everything(tmp_path / "a")
-    bundles = [path for path in first if path.endswith("gateway-20240501.tar")]
+    # Some download folders keep archives by name alone: there the name has a part of the sha256, too.
+    bundles = [path for path in first if Path(path).name.startswith("gateway-20240501") and path.endswith(".tar")]
     assert len(bundles) == 1
     # BitBake has no checksums for files of a layer: their bytes are part of the task's signature.
     assert states_the_sha256(first, bundles[0]) or system == "yocto"
