@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from shiplap.core.lock.model import Lock, LockedImage
 from shiplap.core.manifest.model import Manifest
 from shiplap.core.platform import Platform
 from shiplap.core.reference import Reference
+from shiplap.core.sources.spec import parse_source
+
+_SPECIAL = re.compile(r"[^A-Za-z0-9._+:/@-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,16 @@ class AdapterImage:
     source: str
     locked: LockedImage
     license: str
+
+    @property
+    def is_in_registry(self) -> bool:
+        """Whether every build machine can fetch it: files and engines are of one machine only."""
+        return parse_source(self.source).transport == "docker"
+
+    @property
+    def stated_source(self) -> str:
+        """``source`` to be read by people: no folder of this machine, no character that a makefile or a shell takes for its own."""
+        return _SPECIAL.sub("_", parse_source(self.source).public_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +95,11 @@ class AdapterConfig:
     maintainer: str
     host_tool: HostTool
     prebuilt: Prebuilt | None = None
+
+    @property
+    def symbol(self) -> str:
+        """The name as a part of symbols in Kconfig and make: capitals, digits, underscores."""
+        return "".join(letter if letter.isalnum() else "_" for letter in self.name.upper())
 
     @property
     def epoch(self) -> int:

@@ -24,7 +24,9 @@ DEFAULT_MAINTAINER = "The maintainers of this product <maintainers@example.com>"
 _MAINTAINER = re.compile(r"[^<>\"'`$#\\]+ <[^<>@\s\"'`$#\\]+@[^<>@\s\"'`$#\\]+>")
 # What Yocto (PV), Buildroot and both package managers of OpenWrt take alike.
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,7}")
-_URL = re.compile(r"(https?|file)://[A-Za-z0-9._~:/?@!&*+,=%\[\]-]+")
+# No comma (make) and no star (BitBake's local files). It ends in a file's name, perhaps with a query.
+_URL_CHARACTERS = r"[A-Za-z0-9._~:@&+=%\[\]-]"
+_URL = re.compile(rf"(https?://{_URL_CHARACTERS}+|file://)(/+{_URL_CHARACTERS}+)+(\?{_URL_CHARACTERS}*)?")
 _STORE_JSON_MAX_BYTES = 16 << 20
 
 
@@ -54,7 +56,9 @@ def prepare(manifest: Manifest, lock: Lock, wishes: Wishes, advance: Advance = l
         raise GenerateRefused(f"--maintainer {wishes.maintainer!r:.80}: write `Name <address>`, without quotes, $, # and backslashes")
     for option, url in (("--prebuilt-url", wishes.prebuilt_url), ("--tool-url", wishes.tool_url)):
         if url is not None and not _URL.fullmatch(url):
-            raise GenerateRefused(f"{option} {url!r:.200}: not an https, http or file URL, or with characters that recipes cannot hold")
+            raise GenerateRefused(
+                f"{option} {url!r:.200}: not an https, http or file URL of a file, or with characters that recipes cannot hold"
+            )
     if manifest.mode == "store" and not {"squashfs", "erofs"} & set(manifest.outputs):
         raise GenerateRefused("the device gets a store image, and `outputs` has none", hint="add `squashfs` to `outputs`")
     images = _images(manifest, lock)

@@ -201,6 +201,7 @@ class ArtifactBuild:
             "on-corruption": settings.on_corruption,
             "persistence": settings.data_root.persistence,
             "placement": manifest.device.placement,
+            "quadlet": settings.quadlet,
             "sealed": root_hash is not None and is_sealed(manifest),
         }
 

@@ -110,7 +110,7 @@ def _need(config: Mapping[str, str], symbol: str, why: str, remedy: str = "", we
 _LOST = "file capabilities are lost, and opaque directories show again what a layer deleted"
 _WITHOUT_XATTRS = "set CONFIG_SQUASHFS_XATTR=y, or build the store with `squashfs: {whiteouts: explicit}`, or use `mode: archive`"
 # SquashFS's name of the compressor → symbol (fs/squashfs/Kconfig). gzip is zlib there.
-_SQUASHFS_SYMBOLS = {"zstd": "ZSTD", "xz": "XZ", "gzip": "ZLIB", "lz4": "LZ4", "lzo": "LZO"}
+SQUASHFS_SYMBOLS = {"zstd": "ZSTD", "xz": "XZ", "gzip": "ZLIB", "lz4": "LZ4", "lzo": "LZO"}
 # The same for EROFS (fs/erofs/Kconfig); lz4 comes with EROFS_FS_ZIP itself.
 _EROFS_SYMBOLS = {"lzma": "ZIP_LZMA", "deflate": "ZIP_DEFLATE", "zstd": "ZIP_ZSTD"}
 
@@ -137,9 +137,9 @@ def _image(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFindi
             yield from _need(config, "EROFS_FS_XATTR", "file capabilities and opaque directories are extended attributes")
     else:
         yield from _need(config, "SQUASHFS", "the store image is SquashFS")
-        symbol = _SQUASHFS_SYMBOLS.get(needs.compression)
+        symbol = SQUASHFS_SYMBOLS.get(needs.compression)
         if symbol is not None:
-            have = [name for name, one in _SQUASHFS_SYMBOLS.items() if _has(config, "SQUASHFS_" + one)]
+            have = [name for name, one in SQUASHFS_SYMBOLS.items() if _has(config, "SQUASHFS_" + one)]
             other = f"; or build the store with `squashfs: {{compression: {have[0]}}}`, which this kernel has" if have else ""
             yield from _need(
                 config,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shiplap.adapters.config import AdapterConfig
 from shiplap.adapters.preparing import GenerateRefused
 from shiplap.core.platform import Platform
+from shiplap.rootfs.kernelcheck import SQUASHFS_SYMBOLS
 
 # Symbols of targets that run programs of OCI's architecture (and variant), oldest processor first. 64-bit processors run the
 # 32-bit programs of their family when the kernel is asked to.
@@ -28,7 +29,6 @@ _SYMBOLS = {
 }
 _FORMATS = {"docker": "STORE_DOCKER", "podman": "STORE_PODMAN"}
 PLACEMENTS = {"file": "IMAGE_FILE", "partition": "PARTITION", "tree": "ROOTFS_TREE"}
-_COMPRESSIONS = {"zstd": "ZSTD", "xz": "XZ", "gzip": "ZLIB", "lz4": "LZ4", "lzo": "LZO"}
 _HASHES = {"sha256": "SHA256", "sha384": "SHA512", "sha512": "SHA512"}
 
 
@@ -76,7 +76,7 @@ def kernel_symbols(config: AdapterConfig) -> tuple[str, ...]:
         symbols += ["EROFS_FS", "EROFS_FS_XATTR", "EROFS_FS_ZIP"]
     elif manifest.mode == "store":
         symbols += ["MISC_FILESYSTEMS", "SQUASHFS", "SQUASHFS_XATTR"]
-        symbols += [f"SQUASHFS_{name}" for name in (_COMPRESSIONS.get(manifest.squashfs.compression),) if name]
+        symbols += [f"SQUASHFS_{name}" for name in (SQUASHFS_SYMBOLS.get(manifest.squashfs.compression),) if name]
     if sealed(config):
         symbols += ["MD", "BLK_DEV_DM", "DM_VERITY", f"CRYPTO_{_HASHES.get(manifest.verity.hash, 'SHA256')}"]
     return tuple(symbols)

@@ -6,10 +6,10 @@ import hashlib
 
 from shiplap.adapters.buildroot.kconfig import PLACEMENTS, format_symbol, kernel_symbols, trees
 from shiplap.adapters.config import AdapterConfig
+from shiplap.adapters.licences import licence_statement
 from shiplap.adapters.preparing import GenerateRefused
 from shiplap.adapters.template import fill, read_template
 from shiplap.core.record import ENGINE_RANGE
-from shiplap.core.sources.spec import parse_source
 
 _OPTION = "BR2_PACKAGE_SHIPLAP_IMAGES"
 _LICENSES_HEAD = """\
@@ -42,7 +42,7 @@ def makefile(config: AdapterConfig) -> str:
 
 def external(config: AdapterConfig) -> str:
     """The name of the external tree: letters, digits and underscores."""
-    return "SHIPLAP_" + "".join(letter if letter.isalnum() else "_" for letter in config.name.upper())
+    return f"SHIPLAP_{config.symbol}"
 
 
 def site(url: str | None, file_name: str, package: str, tree: str) -> dict[str, str]:
@@ -58,7 +58,7 @@ def site(url: str | None, file_name: str, package: str, tree: str) -> dict[str, 
 
 def licenses_file(config: AdapterConfig) -> str:
     """What the manifest states of each image."""
-    return "\n".join([_LICENSES_HEAD, *(f"{image.reference}\n  {image.locked.config}\n  {image.license}\n" for image in config.images)])
+    return licence_statement(config, _LICENSES_HEAD)
 
 
 def next_steps(config: AdapterConfig) -> str:
@@ -77,7 +77,7 @@ def _joined(text: str) -> str:
 
 
 def _check_sources(config: AdapterConfig) -> None:
-    unfit = [f"{image.reference} (from {image.source})" for image in config.images if parse_source(image.source).transport != "docker"]
+    unfit = [f"{image.reference} (from {image.source})" for image in config.images if not image.is_in_registry]
     if unfit:
         raise GenerateRefused(
             f"Buildroot cannot fetch {', '.join(unfit)}: files and engines are of one machine only",
@@ -146,7 +146,7 @@ def _legal_info(config: AdapterConfig) -> str:
     lines = [f"mkdir -p {files}", f"cp $(SHIPLAP_IMAGES_PKGDIR)/image-licenses.txt {files}/"]
     lines.append(f'for file in $(wildcard $(SHIPLAP_IMAGES_DIR)/out/sbom.*); do cp "$$file" {files}/; done')
     for image in config.images:
-        row = (str(image.reference), image.locked.config, image.license, "image-licenses.txt", "not saved", image.source, "")
+        row = (str(image.reference), image.locked.config, image.license, "image-licenses.txt", "not saved", image.stated_source, "")
         lines.append(f"$(call legal-manifest,TARGET,{','.join(row)})")
     return "\n".join(f"\t{line}" for line in lines)
 
@@ -154,7 +154,7 @@ def _legal_info(config: AdapterConfig) -> str:
 def _guards(config: AdapterConfig) -> str:
     """What no Kconfig expression can say, checked when a build begins."""
     lines = [
-        "ifneq ($(filter /var/% /run/% /tmp/%,$(SHIPLAP_IMAGES_PATH)),)",
+        "ifneq ($(filter /var /var/% /run /run/% /tmp /tmp/%,$(SHIPLAP_IMAGES_PATH)),)",
         f"$(error {_OPTION}_PATH: with systemd /var is a copy in memory, and /run and /tmp are emptied: choose another folder)",
         "endif",
         "ifeq ($(filter /%,$(SHIPLAP_IMAGES_PATH)),)",
@@ -179,24 +179,23 @@ def _guards(config: AdapterConfig) -> str:
         ]
     elif config.manifest.mode == "store":
         package = "DOCKER_ENGINE" if config.manifest.engine == "docker" else "PODMAN"
-        lines += _engine_guard(config.manifest.engine, package, "ifeq (y,y)")
+        lines += _engine_guard(config.manifest.engine, package, remedy="build with `mode: archive`")
     return "\n".join(lines)
 
 
-def _engine_guard(engine: str, package: str, condition: str) -> list[str]:
+def _engine_guard(engine: str, package: str, condition: str = "", remedy: str = "choose the archive") -> list[str]:
     """A store is read by the engines that it was tested with; an older or newer one gets the archive."""
     oldest, newest = ENGINE_RANGE[engine]["oldest"], ENGINE_RANGE[engine]["newest"]
     first, last = (int(version.partition(".")[0]) for version in (oldest, newest))
     # "custom" is what Buildroot calls a source tree of the user's own.
     majors = " ".join([*map(str, range(first, last + 1)), "custom"])
     version = f"$(patsubst v%,%,$({package}_VERSION))"
-    return [
-        condition,
+    lines = [
         f"ifeq ($(filter {majors},$(firstword $(subst ., ,{version}))),)",
-        f"$(error shiplap-images: stores are tested with {engine} {oldest} to {newest}, this is {version}: choose the archive)",
-        "endif",
+        f"$(error shiplap-images: stores are tested with {engine} {oldest} to {newest}, this is {version}: {remedy})",
         "endif",
     ]
+    return [condition, *lines, "endif"] if condition else lines
 
 
 def _tree() -> str:

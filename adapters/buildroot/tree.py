@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib import resources
 
 from shiplap.adapters.buildroot.kconfig import architectures, engines, format_symbol, sealed
@@ -18,6 +19,7 @@ OLDEST = "2024.02"
 """Of the tested branches; its host Python is 3.11."""
 OLDEST_PREBUILT = "2023.02"
 
+_HELP_COLUMNS = 60
 _CRYPTSETUP_NEEDS = "\n\tdepends on !BR2_STATIC_LIBS # cryptsetup\n\tdepends on BR2_TOOLCHAIN_HAS_SYNC_4 # cryptsetup"
 _TOOL_ROWS = """\
 | `package/python-shiplap` | the program that builds the store, for the build machine |
@@ -98,10 +100,15 @@ def _config_in(config: AdapterConfig) -> str:
         # What docker-engine asks for besides is cryptsetup's, too.
         "VERITYSETUP": _CRYPTSETUP_NEEDS if sealed(config) else "",
         "SELECTS": "".join(f"\n\tselect {one}" for one in sorted(selects)),
-        "IMAGES": "".join(f"\n\t  {image.reference.familiar}" for image in config.images) + "\n",
+        "IMAGES": "".join(f"\n\t  {line}" for line in _image_lines(config)) + "\n",
         "OPTIONS": options + maximum,
     }
     return fill(read_template("buildroot", "shiplap-images.Config.in"), values)
+
+
+def _image_lines(config: AdapterConfig) -> list[str]:
+    """The images' names in the width that check-package allows help texts."""
+    return [line for image in config.images for line in textwrap.wrap(image.reference.familiar, _HELP_COLUMNS, break_on_hyphens=False)]
 
 
 def _options(config: AdapterConfig) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shiplap.adapters.config import AdapterConfig
-from shiplap.adapters.openwrt.kconfig import config_in, default_check, kernel_needs, prefix
+from shiplap.adapters.licences import licence_statement
+from shiplap.adapters.openwrt.kconfig import config_in, default_check, kernel_needs
 from shiplap.adapters.openwrt.package import artifact_name, blobs, makefile
 from shiplap.adapters.openwrt.uci import defaults_script
 from shiplap.adapters.template import fill, read_template
@@ -17,9 +18,9 @@ def feed_files(config: AdapterConfig) -> dict[str, str]:
     package = f"utils/{config.name}"
     files = {
         "README.md": _readme(config),
-        "feeds.conf.example": _filled("feeds.conf", config),
+        "feeds.conf.example": _filled_with_feed("feeds.conf", config),
         "diffconfig": _diffconfig(config),
-        "image/verity.mk": _filled("verity.mk", config),
+        "image/verity.mk": _filled_with_feed("verity.mk", config),
         f"{package}/Makefile": makefile(config),
         f"{package}/Config.in": config_in(config),
         f"{package}/version.date": f"{config.epoch}\n",
@@ -60,11 +61,11 @@ def kept_paths(config: AdapterConfig) -> tuple[str, ...]:
 
 def next_steps(config: AdapterConfig) -> str:
     """What the user does next."""
-    name = config.name
-    lines = [f"  echo 'src-cpy {name} DIR' >> feeds.conf     # in the OpenWrt tree; not src-link, which leaves DIR in the package"]
+    name, feed = config.name, feed_name(config)
+    lines = [f"  echo 'src-cpy {feed} DIR' >> feeds.conf     # in the OpenWrt tree; not src-link, which leaves DIR in the package"]
     lines += [
         "  ./scripts/feeds update -a && ./scripts/feeds install -a",
-        f"  cat feeds/{name}/diffconfig >> .config && make defconfig",
+        f"  cat feeds/{feed}/diffconfig >> .config && make defconfig",
         f"  make package/{name}/compile     # the package alone; `make` for firmware",
     ]
     if config.prebuilt is None:
@@ -92,21 +93,32 @@ def _kernel_note(config: AdapterConfig) -> list[str]:
     ]
 
 
+def feed_name(config: AdapterConfig) -> str:
+    """The feed's own name: scripts/feeds reads letters, digits and underscores only."""
+    return config.symbol.lower()
+
+
 def _filled(template: str, config: AdapterConfig) -> str:
     return fill(read_template("openwrt", template), {"NAME": config.name})
+
+
+def _filled_with_feed(template: str, config: AdapterConfig) -> str:
+    return fill(read_template("openwrt", template), {"NAME": config.name, "FEED": feed_name(config)})
 
 
 def _readme(config: AdapterConfig) -> str:
     if config.prebuilt is not None:
         source = "The store was built beforehand; the package unpacks it and holds it against PKG_HASH."
     else:
+        tool = config.host_tool.url or f"utils/{config.name}/host/{config.host_tool.file_name}"
         source = (
             f"The store is built by `shiplap` {config.host_tool.version} or newer, which the build host must have: `pipx install "
-            f"utils/{config.name}/host/{config.host_tool.file_name}`\ninstalls the one that wrote this feed. `make download` brings each "
+            f"{tool}`\ninstalls the one that wrote this feed. `make download` brings each "
             "blob of the lock into `dl/` as `sha256-…`; the build itself needs no network."
         )
     values = {
         "NAME": config.name,
+        "FEED": feed_name(config),
         "IMAGES": "\n".join(f"- `{image.reference.familiar}`, `{image.locked.config}`, {image.license}" for image in config.images),
         "SOURCE": source,
         "KERNEL": "\n".join(_kernel_note(config)),
@@ -115,11 +127,11 @@ def _readme(config: AdapterConfig) -> str:
 
 
 def _licenses(config: AdapterConfig) -> str:
-    head = (
+    return licence_statement(
+        config,
         "Licences of the container images, as the manifest states them. Their texts are in the images: /usr/share/doc,\n"
-        "/usr/share/licenses. The scripts of the package are shiplap's, under the MIT licence.\n"
+        "/usr/share/licenses. The scripts of the package are shiplap's, under the MIT licence.\n",
     )
-    return head + "".join(f"\n{image.reference}\n  {image.locked.config}\n  {image.license}\n" for image in config.images)
 
 
 def _diffconfig(config: AdapterConfig) -> str:
@@ -135,6 +147,6 @@ def _diffconfig(config: AdapterConfig) -> str:
         f"CONFIG_TARGET_ROOTFS_PARTSIZE={-(-size_mib // 32) * 32}",
     ]
     if config.manifest.mode == "store":
-        lines.append(f"CONFIG_{prefix(config)}_CHECK_{default_check(config)}=y")
+        lines.append(f"CONFIG_{config.symbol}_CHECK_{default_check(config)}=y")
     lines += [f"CONFIG_{need.symbol}=y" for need in kernel_needs(config)]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from shiplap.adapters.config import AdapterConfig
 from shiplap.adapters.openwrt.uci import unknown_keys
 from shiplap.adapters.preparing import GenerateRefused
-from shiplap.core.sources.spec import parse_source
 
 # OCI's architectures in OpenWrt's symbols.
 ARCHITECTURES = {
@@ -17,7 +16,8 @@ ARCHITECTURES = {
     "mips64le": "mips64el", "mipsle": "mipsel", "ppc64": "powerpc64", "riscv64": "riscv64",
 }  # fmt: skip
 BLOCK_BYTES_MAX = 256 << 10  # OpenWrt's own default for its root file system
-_PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
+# Kconfig's own words: its lexer passes over a "+".
+_PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Packages that stand in the same menus; a second one of the name would replace them.
 _TAKEN = frozenset({"conmon", "containerd", "crun", "docker", "dockerd", "kernel", "podman", "runc", "shiplap"})
 # Parts of the root file system, which is an overlay, or of /tmp, which is gone at each start; /var is a link to it.
@@ -50,7 +50,7 @@ def _findings(config: AdapterConfig) -> Iterator[str]:
         )
     yield from (f"`engine-config: {{{key}: …}}` has no option in dockerd's UCI configuration" for key in _unknown_engine_keys(config))
     if config.prebuilt is None:
-        unfit = [str(image.reference) for image in config.images if parse_source(image.source).transport != "docker"]
+        unfit = [str(image.reference) for image in config.images if not image.is_in_registry]
         if unfit:
             yield f"{', '.join(unfit)} come from a file or an engine, which OpenWrt's build cannot fetch: build here and give --prebuilt"
     elif not config.prebuilt.has(config.artifact) or not config.prebuilt.has("target.tar"):

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from shiplap.adapters.config import AdapterConfig
 from shiplap.adapters.template import fill, read_template
+from shiplap.rootfs.kernelcheck import SQUASHFS_SYMBOLS
 
 # OpenWrt's kernels read xz only; the symbol of any other compression.
-_COMPRESSIONS = {"gzip": "ZLIB", "lz4": "LZ4", "lzo": "LZO", "zstd": "ZSTD"}
+_COMPRESSIONS = {name: symbol for name, symbol in SQUASHFS_SYMBOLS.items() if name != "xz"}
 XATTR = "KERNEL_SQUASHFS_XATTR"
 
 
@@ -18,11 +19,6 @@ class KernelNeed:
 
     symbol: str
     remedy: str
-
-
-def prefix(config: AdapterConfig) -> str:
-    """Of the package's own symbols."""
-    return "".join(letter if letter.isalnum() else "_" for letter in config.name.upper())
 
 
 def has_tree(config: AdapterConfig) -> bool:
@@ -59,7 +55,7 @@ def config_in(config: AdapterConfig) -> str:
     compression = _COMPRESSIONS.get(config.manifest.squashfs.compression) if config.manifest.mode == "store" else None
     values = {
         "NAME": config.name,
-        "PREFIX": prefix(config),
+        "PREFIX": config.symbol,
         "CHECK": _check(config) if config.manifest.mode == "store" else "",
         "COMPRESSION": fill(read_template("openwrt", "Config.compression.in"), {"SYMBOL": compression}) if compression else "",
     }
@@ -67,7 +63,7 @@ def config_in(config: AdapterConfig) -> str:
 
 
 def _check(config: AdapterConfig) -> str:
-    name = prefix(config)
+    name = config.symbol
     verity = fill(read_template("openwrt", "Config.verity.in"), {"PREFIX": name}) if has_tree(config) else ""
     default = f"{name}_CHECK_{default_check(config)}"
     # Where the first choice is not to be had, the SDK, the next one counts.

@@ -7,7 +7,7 @@ import textwrap
 
 from shiplap.adapters.config import AdapterConfig
 from shiplap.adapters.openwrt.fitting import ARCHITECTURES
-from shiplap.adapters.openwrt.kconfig import has_tree, kernel_needs, prefix
+from shiplap.adapters.openwrt.kconfig import has_tree, kernel_needs
 from shiplap.adapters.preparing import GenerateRefused
 from shiplap.adapters.template import fill, read_template
 from shiplap.core.lock.model import LockedImage
@@ -83,7 +83,7 @@ def dependencies(config: AdapterConfig) -> list[str]:
     if manifest.device.data_root.persistence == "persistent" or manifest.driver == "vfs":
         words.append("+coreutils-stat")
     if has_tree(config):
-        words += [f"+{prefix(config)}_CHECK_VERITY:{name}" for name in ("veritysetup", "kmod-crypto-sha256")]
+        words += [f"+{config.symbol}_CHECK_VERITY:{name}" for name in ("veritysetup", "kmod-crypto-sha256")]
     return [*words, *(f"+@{need.symbol}" for need in needs)]
 
 
@@ -128,7 +128,7 @@ def _config_depends(config: AdapterConfig) -> str:
     if config.manifest.mode != "store":
         return ""
     names = ("SHA256", "VERITY", "NONE") if has_tree(config) else ("SHA256", "NONE")
-    return "PKG_CONFIG_DEPENDS:= \\\n" + " \\\n".join(f"\tCONFIG_{prefix(config)}_CHECK_{name}" for name in names) + "\n\n"
+    return "PKG_CONFIG_DEPENDS:= \\\n" + " \\\n".join(f"\tCONFIG_{config.symbol}_CHECK_{name}" for name in names) + "\n\n"
 
 
 def _fetch(config: AdapterConfig) -> str:
@@ -142,7 +142,8 @@ def _fetch(config: AdapterConfig) -> str:
             f"define Download/{config.name}-{hexadecimal[:12]}\n  FILE:={algorithm}-{hexadecimal}\n  URL:={source_of[digest]}\n"
             f"  PROTO:=shiplap\n  HASH:={sha256}\nendef\n$(eval $(call Download,{config.name}-{hexadecimal[:12]}))\n"
         )
-    values = {"DOWNLOADS": "\n".join(downloads), "TOOL_VERSION": config.host_tool.version, "TOOL_FILE": config.host_tool.file_name}
+    tool = config.host_tool
+    values = {"DOWNLOADS": "\n".join(downloads), "TOOL_VERSION": tool.version, "TOOL": tool.url or f"$(CURDIR)/host/{tool.file_name}"}
     return fill(read_template("openwrt", "hostcommand.mk"), values)
 
 
@@ -153,7 +154,7 @@ def _description(config: AdapterConfig) -> str:
 
 
 def _install(config: AdapterConfig) -> str:
-    is_store, name = config.manifest.mode == "store", prefix(config)
+    is_store, name = config.manifest.mode == "store", config.symbol
     copy = f"$(INSTALL_DATA) $(ARTIFACTS)/store.verity $(1){config.manifest.store_path}/"
     tree = f"  ifeq ($(CONFIG_{name}_CHECK_VERITY),y)\n\t{copy}\n  endif\n"
     values = {
@@ -174,7 +175,7 @@ def _install(config: AdapterConfig) -> str:
 
 def _settle(config: AdapterConfig) -> str:
     """store.conf as .config says, whatever the build stated: three ways, one of them is chosen."""
-    name, path = prefix(config), config.manifest.store_path
+    name, path = config.symbol, config.manifest.store_path
     full = "full" if config.manifest.verity.check == "full" else "lazy"
 
     def edit(choice: str, sealed: str, root_hash: str, tree: str, check: str) -> str:

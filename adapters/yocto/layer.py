@@ -6,6 +6,7 @@ import hashlib
 from importlib import resources
 
 from shiplap.adapters.config import AdapterConfig
+from shiplap.adapters.licences import licence_statement
 from shiplap.adapters.preparing import GenerateRefused
 from shiplap.adapters.template import fill, read_template
 from shiplap.adapters.yocto.licenses import all_of, with_names
@@ -31,7 +32,9 @@ _HOSTS = {
     "riscv64": "riscv64",
     "s390x": "s390x",
 }
-_LICENSES_HEAD = "Licences of the container images, as shiplap.yaml states them. The texts are in the images themselves.\n"
+_LICENSES_HEAD = (
+    "Licences of the container images, as shiplap.yaml states them. The texts are in the images: /usr/share/doc, /usr/share/licenses.\n"
+)
 _TOOL_ROW = "| `shiplap-native` | the program that builds the store; `nativesdk-shiplap` for an SDK |\n"
 _CONTINUE = " \\\n    "
 
@@ -99,7 +102,7 @@ def _tool_files(config: AdapterConfig) -> dict[str, str]:
     name, tool = recipe_name(config), config.host_tool
     values = {
         "LICENSE_MD5": _md5(_license_text()),
-        "TOOL_URI": tool.url or f"file://{tool.file_name}",
+        "TOOL_URI": _archive(tool.url, tool.file_name),
         "TOOL_CHECKSUM": f'SRC_URI[sha256sum] = "{tool.sha256}"\n' if tool.url else "",
     }
     return {
@@ -141,7 +144,7 @@ def _store(config: AdapterConfig) -> str:
         sources = list(image_sources(config))
         compiling = ""
     else:
-        sources = [prebuilt.url or f"file://{prebuilt.file_name}"]
+        sources = [_archive(prebuilt.url, prebuilt.file_name)]
         checksum = f'SRC_URI[sha256sum] = "{prebuilt.sha256}"\n' if prebuilt.url else ""
         compiling = fill(read_template("yocto", "prebuilt_compile.inc"), {"FOLDER": f"{config.name}-{config.version}"})
     own = own_licences(image_license)
@@ -158,6 +161,13 @@ def _store(config: AdapterConfig) -> str:
         "COMPILE": compiling,
     }
     return fill(read_template("yocto", "store.bb"), values)
+
+
+def _archive(url: str | None, file_name: str) -> str:
+    """A line of SRC_URI. BitBake unpacks by the end of the name, which not every URL has."""
+    if url is None:
+        return f"file://{file_name}"
+    return url if url.endswith(f"/{file_name}") else f"{url};downloadfilename={file_name}"
 
 
 def _variables(config: AdapterConfig) -> str:
@@ -193,11 +203,7 @@ def _image_license(config: AdapterConfig) -> str:
 
 def _licenses_file(config: AdapterConfig) -> str:
     """What the maintainers state of each image; its digest stands in LIC_FILES_CHKSUM."""
-    lines = [f"{image.reference}\n  {image.locked.config}\n  {image.license}\n" for image in config.images]
-    head = (
-        "Licences of the container images, as shiplap.yaml states them. The texts are in the images: /usr/share/doc, /usr/share/licenses.\n"
-    )
-    return "\n".join([head, *lines])
+    return licence_statement(config, _LICENSES_HEAD)
 
 
 def _image(config: AdapterConfig) -> str:

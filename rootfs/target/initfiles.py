@@ -150,7 +150,6 @@ start_service() {{
 stop_service() {{
 	local tries=20
 
-	. /etc/shiplap/store.conf
 	while pidof {_ENGINE_PROCESSES[settings.engine]} >/dev/null; do
 		[ "$tries" -gt 0 ] || {{
 			echo "shiplap-store: the engine runs and has the store open, stop it first" >&2
@@ -159,9 +158,7 @@ stop_service() {{
 		tries=$((tries - 1))
 		sleep 1
 	done
-	[ "$PERSISTENCE" != volatile ] || umount "$DATA_ROOT" 2>/dev/null
-	umount "$STORE_PATH/store" 2>/dev/null
-	[ ! -e /dev/mapper/shiplap-store ] || veritysetup close shiplap-store
+	{_PROGRAM} unmount
 }}
 """
     containers = f"""\

@@ -190,6 +190,10 @@ def test_without_a_store_image_there_is_nothing_for_the_device(made: Path) -> No
         (Wishes(version="1" * 300), "numbers and dots"),
         (Wishes(tool_url="https://example.com/$(id).tar"), "--tool-url"),
         (Wishes(tool_url="https://example.com/a;b=c"), "--tool-url"),
+        (Wishes(tool_url="https://example.com/a,b.tar"), "--tool-url"),
+        (Wishes(tool_url="https://example.com/"), "--tool-url"),
+        (Wishes(tool_url="https://example.com"), "--tool-url"),
+        (Wishes(tool_url="file:///srv/*.tar"), "--tool-url"),
         (Wishes(prebuilt_url="https://example.com/a b.tar"), "--prebuilt-url"),
         (Wishes(prebuilt_url="https://example.com/x.tar"), "without --prebuilt"),
     ],
@@ -197,6 +201,11 @@ def test_without_a_store_image_there_is_nothing_for_the_device(made: Path) -> No
 def test_options_that_no_build_system_takes_are_refused(made: Path, wishes: Wishes, said: str) -> None:
     with pytest.raises(GenerateRefused, match=said):
         config_of(made, wishes)
+
+
+@pytest.mark.parametrize("url", ["https://me@example.com:8443/a//b/x.tar?token=1&to=2", "http://[2001:db8::1]/x.tar", "file:///srv/x.tar"])
+def test_urls_of_files_are_taken_as_they_are(made: Path, url: str) -> None:
+    assert config_of(made, Wishes(tool_url=url)).host_tool.url == url
 
 
 def test_every_image_without_a_license_is_named_at_once(made: Path) -> None:

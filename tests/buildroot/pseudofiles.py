@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+
+_WORDS = re.compile(r"(?<!\\) +")  # a space of a name is written with a backslash
 
 
 def entries(unsquashfs: Path, image: Path, top: str = "") -> list[str]:
@@ -11,7 +14,7 @@ def entries(unsquashfs: Path, image: Path, top: str = "") -> list[str]:
     told = subprocess.run([unsquashfs, "-pf", "-", image], capture_output=True, check=True).stdout.partition(b"# START OF DATA")[0]
     lines = [line.removeprefix("/") for line in told.decode().splitlines() if not line.startswith("#")]
     below = [line.removeprefix(top) for line in lines if line.startswith(top)]
-    return sorted(" ".join(_shown(line.split(), top)) for line in below if line[:1] not in ("", " "))
+    return sorted(" ".join(_shown(_WORDS.split(line), top)) for line in below if line[:1] not in ("", " "))
 
 
 def _shown(words: list[str], top: str) -> list[str]:

@@ -304,3 +304,24 @@ def test_quadlet_says_so_where_podman_has_no_generator(tmp_path: Path) -> None:
         device.root.run(["rmdir", "/run/systemd/system"])  # another init system: the kit starts them itself
         device.kit(DASH, "start")
         assert b"every container runs" in device.kit(DASH, "status").stdout
+
+
+def test_what_podman_itself_says_is_told(tmp_path: Path) -> None:
+    """Podman wants to write to /var/tmp even to look at an image; on a read-only root that has to be a tmpfs."""
+    require("podman")
+    made = podman_firmware(tmp_path / "made", [image("app:1")], containers=[container("loop", LOOP)])
+    with PodmanDevice(tmp_path / "1", made) as device:
+        device.kit(DASH, "seed")
+        device.root.run(["mount", "-t", "tmpfs", "-o", "ro", "nothing", "/var/tmp"])
+        for verb in ("start", "status"):
+            refused = device.root.run(["env", "-u", "TMPDIR", *DASH, "/usr/sbin/shiplap-target", verb], check=False)
+            # A newer one may do without.
+            assert refused.returncode == 0 or "/var/tmp" in said(refused)
+        device.root.run(["umount", "/var/tmp"])
+        (line,) = device.root.run(["grep", "", "/etc/shiplap/images"]).stdout.decode().splitlines()
+        device.root.run(["sh", "-c", f"echo '{line}x' >/etc/shiplap/images"])
+        refused = device.kit(DASH, "status", check=False)
+        assert said(refused).endswith("has no image docker.io/library/app:1x of this firmware")
+        device.root.run(["rm", "/etc/shiplap/images"])
+        refused = device.kit(DASH, "status", check=False)
+        assert refused.returncode == 1 and "the configuration in /etc/shiplap cannot be read" in said(refused)

@@ -145,8 +145,9 @@ def test_the_keys_of_the_device_change_no_byte_of_the_store(tmp_path: Path) -> N
     assert values["SHA256"] == hashlib.sha256((outs[1] / "store.squashfs").read_bytes()).hexdigest()
     assert int(values["IMAGE_BYTES"]) == (outs[1] / "store.squashfs").stat().st_size
     record = json.loads((outs[1] / "record.json").read_text())["options"]["target"]
-    assert (record["sealed"], record["placement"], record["persistence"], record["containers"]) == (
+    assert (record["sealed"], record["quadlet"], record["placement"], record["persistence"], record["containers"]) == (
         True,
+        False,
         "partition",
         "persistent",
         ["app"],

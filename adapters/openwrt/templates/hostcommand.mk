@@ -12,11 +12,11 @@ endef
 
 @DOWNLOADS@
 $(eval $(call RequireCommand,shiplap, \
-	Please install shiplap @TOOL_VERSION@ or newer: pipx install $(CURDIR)/host/@TOOL_FILE@ \
+	Please install shiplap @TOOL_VERSION@ or newer: pipx install @TOOL@ \
 ))
 
 $(eval $(call TestHostCommand,shiplap-version, \
-	Please install shiplap @TOOL_VERSION@ or newer: pipx install $(CURDIR)/host/@TOOL_FILE@, \
+	Please install shiplap @TOOL_VERSION@ or newer: pipx install @TOOL@, \
 	sh ./files/shiplap-version.sh @TOOL_VERSION@ \
 ))
 

@@ -1,6 +1,6 @@
 # Written by `shiplap generate openwrt`. Opt-in steps for images, both for `IMAGE/...`:
 #
-#   include $(TOPDIR)/feeds/@NAME@/image/verity.mk
+#   include $(TOPDIR)/feeds/@FEED@/image/verity.mk
 #   IMAGES += rootfs-verity.img
 #   IMAGE/rootfs-verity.img := append-rootfs | shiplap-check-size | shiplap-verity
 #

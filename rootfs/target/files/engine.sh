@@ -30,9 +30,9 @@ short_sleep() { sleep 0.2 2>/dev/null || sleep 1; }
 # Waits until the engine answers, at most TIMEOUT seconds; a question to an engine that hangs is given up.
 await_engine() {
     # Where seeding failed the engine does not answer, or must not be asked.
-    if held=$(mount_at "$DATA_ROOT") && [ "${held%% *}" = shiplap-refused ]; then
-        die "$DATA_ROOT was made unusable by an earlier failure: restart the device"
-    fi
+    if is_refused; then die "$DATA_ROOT was made unusable by an earlier failure: restart the device"; fi
+    # Somebody ended the seeding in a way that it could not notice, and the engine was started all the same.
+    [ "$(first_line "$RUN/seeded")" = "$(this_seeding)" ] || die "the data-root $DATA_ROOT was not seeded since the start of the device"
     if [ "$ENGINE" = podman ]; then
         problem=$(podman_problem)
         [ -z "$problem" ] || die "$problem"
@@ -57,18 +57,25 @@ await_engine() {
 
 # Another configuration may be stronger than storage.conf; what it names is neither prepared nor covered after a failure.
 podman_problem() {
-    if ! used=$(engine info --format '{{.Store.GraphRoot}}' 2>/dev/null); then
-        echo "podman does not work"
+    if ! used=$(engine info --format '{{.Store.GraphRoot}}' 2>"$RUN/said"); then
+        echo "podman does not work$(engine_said)"
     elif [ "$(cd -P "$used" && pwd -P)" != "$(cd -P "$DATA_ROOT" && pwd -P)" ]; then
         echo "Podman's graphroot is $used instead of $DATA_ROOT: look for files below storage.conf.d"
     fi
 }
 
+# What the engine had to say, but for the plain news that there is no such thing.
+engine_said() {
+    said=$(sed -n '$p' "$RUN/said")
+    case $said in '' | *'o such image'* | *'not known'* | *'failed to find image'*) ;; *) printf ': %s\n' "${said#Error: }" ;; esac
+}
+
 # has_image CONFIG REFERENCE: under that name the engine has that image. Its ID is the config digest, but for the containerd
 # store, whose IDs were written down when the archive was loaded.
 has_image() {
-    id=$(engine image inspect --format '{{.Id}}' "$2" 2>/dev/null) || return 1
-    [ "$id" = "$1" ] || [ "sha256:$id" = "$1" ] || grep -qxF "$STORE_ID $2 $id" "$STATE/loaded" 2>/dev/null
+    id=$(engine image inspect --format '{{.Id}}' "$2" 2>"$RUN/said") || return 1
+    [ "$id" = "$1" ] || [ "sha256:$id" = "$1" ] ||
+        { [ "$MODE" = archive ] && grep -qxF "$STORE_ID $2 $id" "$STATE/loaded" 2>/dev/null; }
 }
 
 # /etc/shiplap/images has a line "CONFIG REFERENCE" for each name of each image. Prints the first name that is missing.
@@ -92,13 +99,13 @@ do_load() {
         id=$(engine image inspect --format '{{.Id}}' "$reference" </dev/null) || die "after loading $image the engine has no $reference"
         echo "$STORE_ID $reference $id"
     done <"$LISTS/images" >"$RUN/loaded"
-    mkdir -p "$STATE"
+    open_state
     put_file "$RUN/loaded" "$STATE/loaded" 600
     sync
     say "loaded $image, because $missing was missing"
 }
 
-# --- containers ------------------------------------------------------------------------------------------------------
+# --- containers ---
 
 # A file of /etc/shiplap/containers sets CONTAINER, IMAGE_ID, IMAGE_NAME, DEFINITION, WAIT_FOR and create().
 do_start() {
@@ -173,7 +180,7 @@ container_state() {
 make_container() {
     image=$IMAGE_ID
     if ! engine image inspect "$image" >/dev/null 2>&1; then
-        has_image "$IMAGE_ID" "$IMAGE_NAME" || die "container $CONTAINER: the engine has no image $IMAGE_NAME ($IMAGE_ID)"
+        has_image "$IMAGE_ID" "$IMAGE_NAME" || die "container $CONTAINER: the engine has no image $IMAGE_NAME ($IMAGE_ID)$(engine_said)"
         image=$IMAGE_NAME
     fi
     create "$image" >/dev/null || die "cannot create the container $CONTAINER"
@@ -193,7 +200,7 @@ await_path() {
     done
 }
 
-# --- status ----------------------------------------------------------------------------------------------------------
+# --- status ---
 
 do_status() {
     wait=0
@@ -202,7 +209,9 @@ do_status() {
         wait=$2
     fi
     deadline=$(($(uptime_seconds) + wait))
-    while problem=$(first_problem) && [ -n "$problem" ]; do
+    while :; do
+        problem=$(first_problem) || problem="the configuration in $LISTS cannot be read"
+        [ -n "$problem" ] || break
         if [ "$(uptime_seconds)" -ge "$deadline" ]; then
             echo "shiplap: $problem" >&2
             return 1
@@ -226,8 +235,8 @@ first_problem() {
     else
         engine version >/dev/null 2>&1 || { echo "the engine does not answer"; return 0; }
     fi
-    missing=$(first_missing)
-    [ -z "$missing" ] || { echo "the engine has no image $missing of this firmware"; return 0; }
+    missing=$(first_missing) || return 1
+    [ -z "$missing" ] || { echo "the engine has no image $missing of this firmware$(engine_said)"; return 0; }
     for definition in "$LISTS/containers"/*; do
         [ -e "$definition" ] || continue
         # shellcheck source=/dev/null

@@ -36,17 +36,15 @@ seed_volatile() {
 }
 
 seed_persistent() {
-    if held=$(mount_at "$DATA_ROOT") && [ "${held%% *}" = shiplap-refused ]; then
-        die "$DATA_ROOT was made unusable by an earlier failure: restart the device"
-    fi
+    if is_refused; then die "$DATA_ROOT was made unusable by an earlier failure: restart the device"; fi
     require_writable
     if engine_runs; then
         say "the engine runs: the data-root is left as it is until the next start of the device"
+        left=yes
         return 0
     fi
     changed=no
     make_folders
-    rm -rf "$STATE/new"
     list_store
     # First of all it is written down what may be ours from now on: whatever is cut off after this, and whichever firmware
     # boots next, knows what to take away.
@@ -84,7 +82,7 @@ make_folders() {
         wanted=$(mode_of "$skeleton/$folder")
         [ "$(mode_of "$DATA_ROOT/$folder")" = "$wanted" ] || chmod "$wanted" "$DATA_ROOT/$folder"
     done
-    real_folder "$STATE"
+    open_state
     if [ -d "$skeleton/$BLOBS" ]; then
         for folder in "${BLOBS%/*/*}" "${BLOBS%/*}" "$BLOBS"; do real_folder "$DATA_ROOT/$folder"; done
     fi
@@ -181,7 +179,7 @@ known_lines() {
     grep -E '^((layer|config|blob) [0-9a-f]{64}|link [0-9A-Z]{26}|reference [^ ]+ [^ ]+ sha256:[0-9a-f]{64})$' "$STATE/factory" || :
 }
 
-# --- what an older firmware left -------------------------------------------------------------------------------------
+# --- what an older firmware left ---
 
 # Layers that the older store held and this one does not: their diff links lead nowhere now, or will. The engine would list
 # images on them, could not run them, and would answer a pull with "exists".
@@ -249,7 +247,7 @@ drop_lost_references() {
         config=${digest#sha256:}
         is_hash "$config" || continue
         if [ -e "$DATA_ROOT/$CONFIGS/$config" ] && has_layers "$config"; then
-            echo "$name $reference $digest" >>"$RUN/kept"
+            printf '%s\n' "$name $reference $digest" >>"$RUN/kept"
         else
             say "image $reference is gone with another firmware's layers; pull it again if you need it"
             rm -f "$DATA_ROOT/$CONFIGS/$config"
@@ -275,6 +273,7 @@ has_layers() {
 # Containers on layers that are gone cannot start; their own files stay until someone removes them.
 name_lost_containers() {
     for path in "$DATA_ROOT/$MOUNTS"/*; do
+        is_hash "${path##*/}" || continue
         parent=$(first_line "$path/parent")
         if grep -qxF "${parent#sha256:}" "$RUN/gone"; then
             say "container ${path##*/} was made of an image that went with another firmware; it cannot start"
@@ -282,7 +281,7 @@ name_lost_containers() {
     done
 }
 
-# --- reset -----------------------------------------------------------------------------------------------------------
+# --- reset ---
 
 do_reset() {
     [ "$MODE" = store ] || die "only a store's data-root is reset"

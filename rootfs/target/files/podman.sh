@@ -3,15 +3,13 @@
 # Podman reads the mounted store itself (additionalimagestores in storage.conf), so nothing is copied. But it looks into its own
 # graphroot first: for names, images, layers, their folders and short links. Whatever there stands in front of the store is
 # taken away at each boot, and what was built on layers of another firmware, on which Podman would fail.
-# shellcheck shell=sh disable=SC2154
+# shellcheck shell=sh disable=SC2154,SC2034
 
 LAYERS=overlay-layers/layers.json
 IMAGES=overlay-images/images.json
 
 seed_podman() {
-    if held=$(mount_at "$DATA_ROOT") && [ "${held%% *}" = shiplap-refused ]; then
-        die "$DATA_ROOT was made unusable by an earlier failure: restart the device"
-    fi
+    if is_refused; then die "$DATA_ROOT was made unusable by an earlier failure: restart the device"; fi
     changed=no
     if [ "$PERSISTENCE" = volatile ]; then
         is_ours_or_free || mount_volatile
@@ -19,11 +17,11 @@ seed_podman() {
         require_writable
         if engine_runs; then
             say "containers run: the graphroot is left as it is until the next start of the device"
+            left=yes
             return 0
         fi
     fi
-    real_folder "$STATE"
-    rm -rf "$STATE/new"
+    open_state
     if [ "$PERSISTENCE $MODE" = "persistent store" ]; then clear_way; fi
     link_volumes
     if [ "$(read_stamp)" != "$STORE_ID" ]; then
@@ -44,7 +42,7 @@ clear_way() {
         if is_hash "${path##*/}"; then echo "${path##*/}" >>"$RUN/store-layers"; fi
     done
     [ -s "$RUN/store-layers" ] || die "cannot read the layers in the store"
-    records layer "$STORE/$IMAGES" "$RUN/store-images" || die "cannot read the images in the store"
+    if ! records layer "$STORE/$IMAGES" "$RUN/store-images" || [ ! -s "$RUN/store-images" ]; then die "cannot read the images in the store"; fi
     own_records parent "$LAYERS" layers
     own_records parent overlay-layers/volatile-layers.json volatile-layers
     own_records layer overlay-containers/containers.json containers
@@ -67,7 +65,8 @@ clear_way() {
 # and after them, between tabs. What the engine never writes (escapes in a key or name, a key twice) has "-" as id: a reader that
 # is not the engine's must not be led to see something else. Fails for what is no such list.
 records() {
-    tr -d '\n\r' <"$2" >"$RUN/list"
+    # Callers ask whether this fails, so nothing in here stops by itself.
+    tr -d '\n\r' <"$2" >"$RUN/list" || return 1
     awk -v wanted="$1" '
         function end_of_record() {
             if (!(value["id"] ~ /^[0-9a-f]+$/) || length(value["id"]) != 64) odd = 1
@@ -126,14 +125,15 @@ records() {
 # own_records KEY FILE NAME: of the graphroot. A list that cannot be read would stop the engine: it is put aside.
 own_records() {
     : >"$RUN/$3"
-    if [ -L "$DATA_ROOT/$2" ] || [ -d "$DATA_ROOT/$2" ]; then
+    if [ -L "$DATA_ROOT/$2" ] || { [ -e "$DATA_ROOT/$2" ] && [ ! -f "$DATA_ROOT/$2" ]; }; then
         say "repaired $2, which was no file"
         rm -rf "${DATA_ROOT:?}/$2"
     fi
     [ -e "$DATA_ROOT/$2" ] || return 0
     records "$1" "$DATA_ROOT/$2" "$RUN/$3" && return 0
     say "$2 is no list that the engine writes: it is in $STATE/unreadable now"
-    mkdir -p "$STATE/unreadable"
+    real_folder "$STATE/unreadable"
+    rm -rf "$STATE/unreadable/${2##*/}"
     mv -f "$DATA_ROOT/$2" "$STATE/unreadable/"
     : >"$RUN/$3"
 }
@@ -257,7 +257,7 @@ uncover_layer() {
     '' | *[!0-9A-Z]*) ;;
     *)
         for lower in "$DATA_ROOT/overlay"/*/lower; do
-            if [ -f "$lower" ] && [ ! -L "$lower" ] && grep -q "l/$theirs" "$lower"; then
+            if [ -f "$lower" ] && [ ! -L "$lower" ] && [ ! -L "${lower%/lower}" ] && grep -q "l/$theirs" "$lower"; then
                 sed "s,l/$theirs,l/$link,g" "$lower" >"$RUN/lower"
                 put_file "$RUN/lower" "$lower" 644
             fi

@@ -1,7 +1,8 @@
 # repositories.json, the names of Docker's images, for the drivers overlay2 and vfs. Sourced by shiplap-target.
 # shellcheck shell=sh disable=SC2154
 
-# repositories.json → lines "NAME REFERENCE DIGEST". Nothing in a reference needs an escape, or has a blank, brace or comma.
+# repositories.json → lines "NAME REFERENCE DIGEST". Nothing in a reference needs an escape, or has a blank, brace or comma: what
+# has one is left out, because the engine would read another name in it than we do.
 references() {
     tr -d ' \t\r\n' | sed 's/^{"Repositories":{//' | tr '}' '\n' | awk '
         {
@@ -15,7 +16,8 @@ references() {
                 gsub(/"/, "", one)
                 # The digest is the last "sha256:…"; a reference may hold one as well.
                 at = length(one) - 71
-                if (at > 1 && substr(one, at, 8) == ":sha256:") print name, substr(one, 1, at - 1), substr(one, at + 1)
+                if (at < 2 || substr(one, at, 8) != ":sha256:" || substr(one, at + 8) ~ /[^0-9a-f]/) continue
+                if ((name substr(one, 1, at)) !~ "[^]a-zA-Z0-9._/@:[-]") print name, substr(one, 1, at - 1), substr(one, at + 1)
             }
         }'
 }

@@ -2,6 +2,7 @@
 # shellcheck shell=sh disable=SC2154,SC2034
 
 do_seed() {
+    left=no
     open_etc
     if [ "$ENGINE" = podman ]; then
         seed_podman
@@ -12,7 +13,11 @@ do_seed() {
     else
         seed_overlay2
     fi
+    if [ "$left" = no ]; then this_seeding >"$RUN/seeded"; fi
 }
+
+# Neither an earlier boot's nor another firmware's, also where RUN outlives a boot.
+this_seeding() { echo "$STORE_ID $(cat /proc/sys/kernel/random/boot_id)"; }
 
 # Docker before 24 writes a key to /etc/docker (libtrust's), Podman 4 a lock beside its networks; neither starts where it cannot.
 open_etc() {
@@ -34,7 +39,7 @@ seed_archive() {
     else
         require_writable
     fi
-    real_folder "$STATE"
+    open_state
     link_volumes
 }
 
@@ -70,7 +75,7 @@ is_hash() { case $1 in *[!0-9a-f]*) return 1 ;; esac; [ ${#1} -eq 64 ]; }
 first_line() {
     line=
     if [ -f "$1" ]; then read -r line <"$1" || :; fi
-    echo "$line"
+    printf '%s\n' "$line"
 }
 
 require_writable() {
@@ -90,12 +95,25 @@ real_folder() {
     mkdir "$1"
 }
 
+# The kit's own folder; somebody may have put links into it, or what blocks a reader.
+open_state() {
+    real_folder "$STATE"
+    rm -rf "$STATE/new"
+    for own in factory names stamp loaded; do
+        if [ -L "$STATE/$own" ] || { [ -e "$STATE/$own" ] && [ ! -f "$STATE/$own" ]; }; then
+            say "repaired $STATE/$own"
+            rm -rf "${STATE:?}/$own"
+        fi
+    done
+}
+
 mode_of() { stat -c %a "$1"; }
 
 # put_file FROM TO MODE: whole or not at all.
 put_file() {
     changed=yes
-    mkdir -p "$STATE/new"
+    real_folder "$STATE/new"
+    rm -rf "$STATE/new/file"
     cat "$1" >"$STATE/new/file"
     chmod "$3" "$STATE/new/file"
     sync -d "$STATE/new/file" 2>/dev/null || sync

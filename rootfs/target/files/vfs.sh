@@ -34,8 +34,7 @@ seed_vfs() {
     fi
     mkdir -p "$BELOW"
     is_mounted "$BELOW" || mount -o bind "$DATA_ROOT" "$BELOW" || die "cannot mount $DATA_ROOT on $BELOW"
-    real_folder "$STATE"
-    rm -rf "$STATE/new"
+    open_state
     mine=$STATE/$STORE_ID
     for folder in "$mine" "$WRITTEN" "$mine/work"; do real_folder "$folder"; done
     wanted=$(mode_of "$lower")
@@ -74,6 +73,11 @@ set_aside() {
     for other in "$STATE"/*; do
         is_hash "${other##*/}" || continue
         [ "$other" != "$mine" ] || continue
+        if [ -L "$other" ] || [ -L "$other/upper" ]; then
+            say "repaired $other, which led elsewhere"
+            rm -rf "$other"
+            continue
+        fi
         take_volumes "$other/upper"
         [ "$former" != "$STORE_ID" ] || continue
         if [ "${other##*/}" = "$former" ]; then

@@ -69,6 +69,13 @@ def test_a_platform_without_a_buildroot_target_is_refused() -> None:
         render(config_of(manifest_data(platform="linux/wasm")))
 
 
+def test_help_texts_are_as_narrow_as_check_package_wants_them() -> None:
+    long = f"registry.example.com/{'team/' * 12}app:1"
+    text = render(config_of(manifest_data(images=[{"ref": long, "license": "MIT"}], containers=None)))["package/shiplap-images/Config.in"]
+    assert max(len(line.strip()) for line in text.splitlines() if line.startswith("\t  ")) <= 62
+    assert long in "".join(text.split())
+
+
 def test_an_unpacked_store_is_no_prebuilt_one() -> None:
     with pytest.raises(GenerateRefused, match="placement: tree"):
         render(config_of(manifest_data(placement="tree"), prebuilt=True))

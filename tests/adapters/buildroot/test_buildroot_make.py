@@ -47,7 +47,8 @@ def image() -> ImageSpec:
         [
             directory("bin"),
             file("bin/ping", b"ping" * 300, mode=0o755, uid=7, gid=8, pax={f"{X}security.capability": CAPABILITY}),
-            hardlink("bin/ping6", "bin/ping"),
+            # An engine gives the file what the link's header says, too.
+            hardlink("bin/ping6", "bin/ping", mode=0o755, uid=7, gid=8, pax={f"{X}security.capability": CAPABILITY}),
             file("a name", b"with a space"),
             file("gone", b"1"),
             directory("old"),
@@ -220,6 +221,8 @@ def test_a_store_that_is_too_large_stops_the_build(site: Site, tmp_path: Path) -
     out = output_folder(tmp_path / "out", {**SYMBOLS, "BR2_PACKAGE_SHIPLAP_IMAGES_MAX_SIZE": '"1K"'})
     said = make(out, site.external, code=2)
     assert "store.squashfs has" in said and "BR2_PACKAGE_SHIPLAP_IMAGES_MAX_SIZE allows 1K" in said
+    out = output_folder(tmp_path / "no-number", {**SYMBOLS, "BR2_PACKAGE_SHIPLAP_IMAGES_MAX_SIZE": '"64 MB"'})
+    assert "numfmt" in make(out, site.external, code=2), "a limit that is none must not pass for no limit"
 
 
 def test_with_the_package_off_nothing_runs(site: Site, tmp_path: Path) -> None:
@@ -233,6 +236,7 @@ def test_with_the_package_off_nothing_runs(site: Site, tmp_path: Path) -> None:
     ("symbols", "words", "complaint"),
     [
         ({"BR2_PACKAGE_SHIPLAP_IMAGES_PATH": '"/var/lib/shiplap"'}, (), "choose another folder"),
+        ({"BR2_PACKAGE_SHIPLAP_IMAGES_PATH": '"/tmp"'}, (), "choose another folder"),
         ({"BR2_PACKAGE_SHIPLAP_IMAGES_PATH": '"usr/share"'}, (), "write an absolute path"),
         ({"BR2_PACKAGE_SHIPLAP_IMAGES_MANIFEST": '"/nowhere/app.yaml"'}, (), "there is no lock /nowhere/app.lock.yaml"),
         ({}, ("DOCKER_ENGINE_VERSION=19.03.15",), "tested with docker 20.10 to 28, this is 19.03.15: choose the archive"),

@@ -18,7 +18,12 @@ from openwrt.feedbuild import VERSION, made_build, made_feed
 from requirement import demanded, missing
 
 PACKAGE = "package/feeds/shiplap/gateway"
-CONFIG = "CONFIG_TARGET_x86=y\nCONFIG_TARGET_x86_64=y\nCONFIG_TARGET_x86_64_DEVICE_generic=y\n"
+CONFIG = """\
+CONFIG_TARGET_x86=y
+CONFIG_TARGET_x86_64=y
+CONFIG_TARGET_x86_64_DEVICE_generic=y
+# CONFIG_SIGN_EACH_PACKAGE is not set
+"""  # main signs each package, and a signature is another one each time
 
 
 def checkout() -> Path:

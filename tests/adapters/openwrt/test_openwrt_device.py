@@ -66,6 +66,14 @@ def test_engine_config_becomes_uci(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_value_of_the_manifest_is_text_to_the_devices_shell(tmp_path: Path) -> None:
+    odd = 'it\'s $(touch /nowhere/x) `id` "quoted" \\\\'
+    engine = {"log-driver": odd, "dns": [odd]}
+    script = render(config_of(manifest_data(**{"engine-config": engine}), prebuilt=True))["utils/gateway/files/gateway.defaults"]
+    found = run_defaults(script, tmp_path / "uci", {})
+    assert (found["log_driver"], found["dns"]) == (odd, odd)
+
+
 PROCD = r"""
 config_load() { :; }
 config_get_bool() { eval "$1=$CONTAINERS"; }

@@ -16,6 +16,7 @@ PERSISTENT = {"path": "/opt/docker", "persistence": "persistent"}
     ("change", "words"),
     [
         ({"name": "dockerd"}, "cannot be a package's name"),
+        ({"name": "lab+box"}, "cannot be a package's name"),  # two words to Kconfig
         ({"platform": "linux/s390x"}, "no target for the platform linux/s390x"),
         ({"target": {"init": ["systemd"]}}, "write `target: {init: [procd]}`"),
         ({"placement": "partition"}, "as a file only"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,23 @@ def test_an_archive_without_url_is_carried_where_the_makefile_looks_for_it() -> 
     assert carried(config) == {"utils/gateway/artifacts/gateway-20240501-eeeeeeeeeeee.tar": "prebuilt"}
     assert carried(config_of(prebuilt=True, url="https://d.example/gateway.tar")) == {}
     assert carried(config_of()) == {"utils/gateway/host/shiplap-1.2.3.tar": "host-tool"}
+
+
+def test_a_feed_has_a_name_that_the_feeds_script_reads() -> None:
+    made = render(config_of(manifest_data(name="lab.box-2")))
+    (line,) = (line for line in made["feeds.conf.example"].splitlines() if line.startswith("src-cpy"))
+    assert re.fullmatch(r"src-cpy \w+ /path/to/this/folder", line)
+    name = line.split()[1]
+    assert f"feeds/{name}/diffconfig" in made["README.md"] and f"src-cpy {name} " in next_steps(config_of(manifest_data(name="lab.box-2")))
+
+
+def test_who_lacks_the_tool_is_told_where_it_is() -> None:
+    config = config_of()
+    assert "pipx install $(CURDIR)/host/shiplap-1.2.3.tar" in render(config)["utils/gateway/Makefile"]
+    url = "https://downloads.example.com/shiplap-1.2.3.tar"
+    made = render(replace(config, host_tool=replace(config.host_tool, url=url)))
+    assert f"pipx install {url}" in made["utils/gateway/Makefile"] and f"pipx install {url}" in made["README.md"]
+    assert "/host/" not in made["utils/gateway/Makefile"] + made["README.md"]
 
 
 def test_the_steps_say_what_a_stock_kernel_cannot_read() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,46 +16,15 @@ from archives import ImageSpec, oci_files
 from commandline import folder_for_everybody, shiplap_command
 from images import directory, file
 from layertar import build
-from locks import write_manifest
 from registryserver import Registry, authfile, htpasswd_auth, make_authority, push, running_registry
-from requirement import missing, require
+from requirement import require
 from standincore import StandIn
+from yoctoproduct import Product, need, sums_of
 
 BASE = build([directory("bin"), file("bin/app", b"app" * 50000), file("bin/su", b"x", mode=0o4755)])
 APP = ImageSpec([BASE, build([file("app", b"app" * 700)])], tags=["1"])
 DB = ImageSpec([BASE, build([file("db", b"db" * 300)])], tags=["1"])
 STORE, IMAGE, TOOL = "gateway-store_*.bb", "gateway-image.bb", "shiplap_*.bb"
-
-
-def need() -> None:
-    if importlib.util.find_spec("bb") is None:
-        missing("yocto-tools", "there is no BitBake library: pip install bitbake-setup")
-    require("yocto-tools", "registry")
-
-
-@dataclass(slots=True)
-class Product:
-    """A registry with two images; ``folder`` has their manifest, lock, build (``out``) and layer (``meta``)."""
-
-    folder: Path
-    registry: Registry
-
-    def shiplap(self, *words: str) -> None:
-        done = shiplap_command("-C", str(self.folder), *words, env={"SHIPLAP_CACHE": str(self.folder / "cache")})
-        assert done.returncode == 0, done.stderr
-
-    def write(self, registry: str, **manifest: object) -> None:
-        images = [
-            {"ref": f"{name}:1", "from": f"docker://{registry}/team/{name}:latest", "license": text}
-            for name, text in (("app", "Apache-2.0 AND (MIT OR GPL-2.0-only WITH Classpath-exception-2.0)"), ("db", "LicenseRef-Acme"))
-        ]
-        write_manifest(
-            self.folder, images, name="gateway", platform="linux/amd64", registries={registry: {"tls-verify": False}}, **manifest
-        )
-
-    def generate(self, layer: str = "meta", *options: str) -> Path:
-        self.shiplap("generate", "yocto", "-o", layer, "--force", *options)
-        return self.folder / layer
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +56,6 @@ def built(product: Product) -> Iterator[StandIn]:
 def empty(product: Product) -> Iterator[StandIn]:
     with folder_for_everybody() as folder:
         yield StandIn(folder, product.folder / "meta")
-
-
-def sums_of(folder: Path) -> dict[str, str]:
-    return {name: digest for digest, name in (line.split() for line in (folder / "SHA256SUMS").read_text().splitlines())}
 
 
 def test_the_store_is_the_one_of_the_plain_command_line_to_the_byte(product: Product, built: StandIn) -> None:

@@ -26,7 +26,8 @@ from layertar import build, pax_record
 from locks import write_manifest
 from oecheckout import Checkout, Rig, checkout, rerun_tasks
 from registryserver import push, running_registry
-from requirement import require
+from requirement import SEARCH_PATH, require
+from yoctoproduct import sums_of
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 BASE = build(
@@ -81,10 +82,6 @@ class Product:
     def lock_and_build(self) -> None:
         self.shiplap("lock", "--update")
         self.shiplap("build", "--locked", "-o", "out")
-
-
-def sums_of(folder: Path) -> dict[str, str]:
-    return {name: digest for digest, name in (line.split() for line in (folder / "SHA256SUMS").read_text().splitlines())}
 
 
 def sha256(path: Path) -> str:
@@ -307,6 +304,10 @@ def test_a_tree_keeps_owners_marks_and_capabilities(bench: Bench, first: Path) -
 def test_a_disk_image_has_the_store_in_partitions_that_its_root_hash_names(bench: Bench, first: Path) -> None:
     if not (bench.rig.checkout.core / "scripts/wic").exists() and shutil.which("wic") is None:
         pytest.skip("this OE-Core has wic in a repository of its own")
+    writer = bench.rig.checkout.core / "scripts/lib/wic/plugins/imager/direct.py"
+    told = subprocess.run(["sfdisk", "--help"], capture_output=True, text=True, check=True, env={**os.environ, "PATH": SEARCH_PATH}).stdout
+    if writer.exists() and "sfdisk --sector-size" in writer.read_text() and "--sector-size" not in told:
+        pytest.skip("this OE-Core's wic wants a newer sfdisk than this system's")
     made = product(bench.rig.folder / "partition", bench.product.registry, placement="partition")
     rig = Rig(bench.rig.checkout, bench.rig.folder, made.layer, bench.rig.settings)
     build = rig.build("partition-build", sstate="sstate", RIG_FSTYPES="wic")

@@ -95,6 +95,14 @@ def test_the_layer_carries_what_no_url_is_known_for() -> None:
     assert "file://gateway-20240501.tar" in store_recipe(render(prebuilt(url=None)))
 
 
+def test_an_archive_is_unpacked_whatever_its_url_ends_with() -> None:
+    url = "https://downloads.example/get?id=5"
+    assert f"{url};downloadfilename=gateway-20240501.tar" in store_recipe(render(prebuilt(url)))
+    tool = replace(docker_file().host_tool, url=url)
+    recipe = render(replace(docker_file(), host_tool=tool))["recipes-devtools/shiplap/shiplap_0.1.0.bb"]
+    assert f'SRC_URI = "{url};downloadfilename=shiplap-0.1.0.tar"' in recipe
+
+
 def test_a_prebuilt_layer_has_no_python_and_no_host_tool() -> None:
     made = render(prebuilt())
     assert not [path for path in made if path.endswith(".py") or "shiplap_0" in path or "shiplap.yaml" in path]

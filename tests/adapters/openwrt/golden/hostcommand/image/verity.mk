@@ -1,6 +1,6 @@
 # Written by `shiplap generate openwrt`. Opt-in steps for images, both for `IMAGE/...`:
 #
-#   include $(TOPDIR)/feeds/lab-box/image/verity.mk
+#   include $(TOPDIR)/feeds/lab_box/image/verity.mk
 #   IMAGES += rootfs-verity.img
 #   IMAGE/rootfs-verity.img := append-rootfs | shiplap-check-size | shiplap-verity
 #

@@ -34,8 +34,8 @@ SHIPLAP_IMAGES_MAX_SIZE = $(call qstrip,$(BR2_PACKAGE_SHIPLAP_IMAGES_MAX_SIZE))
 
 ifneq ($(SHIPLAP_IMAGES_MAX_SIZE),)
 define SHIPLAP_IMAGES_CHECK_SIZE
-	$(Q)cd $(@D)/out && for file in $(SHIPLAP_IMAGES_ARTIFACTS); do \
-		if [ "$$(stat -c %s "$$file")" -gt "$$(numfmt --from=iec $(SHIPLAP_IMAGES_MAX_SIZE))" ]; then \
+	$(Q)cd $(@D)/out && limit=$$(numfmt --from=iec $(SHIPLAP_IMAGES_MAX_SIZE)) && for file in $(SHIPLAP_IMAGES_ARTIFACTS); do \
+		if ! [ "$$(stat -c %s "$$file")" -le "$$limit" ]; then \
 			echo "shiplap-images: $$file has $$(stat -c %s "$$file") bytes, BR2_PACKAGE_SHIPLAP_IMAGES_MAX_SIZE allows $(SHIPLAP_IMAGES_MAX_SIZE)" >&2; \
 			exit 1; \
 		fi; \
@@ -131,16 +131,14 @@ endef
 SHIPLAP_IMAGES_POST_LEGAL_INFO_HOOKS += SHIPLAP_IMAGES_SAVE_LEGAL_INFO
 
 ifeq ($(BR2_PACKAGE_SHIPLAP_IMAGES)$(BR_BUILDING),yy)
-ifneq ($(filter /var/% /run/% /tmp/%,$(SHIPLAP_IMAGES_PATH)),)
+ifneq ($(filter /var /var/% /run /run/% /tmp /tmp/%,$(SHIPLAP_IMAGES_PATH)),)
 $(error BR2_PACKAGE_SHIPLAP_IMAGES_PATH: with systemd /var is a copy in memory, and /run and /tmp are emptied: choose another folder)
 endif
 ifeq ($(filter /%,$(SHIPLAP_IMAGES_PATH)),)
 $(error BR2_PACKAGE_SHIPLAP_IMAGES_PATH: write an absolute path)
 endif
-ifeq (y,y)
 ifeq ($(filter 20 21 22 23 24 25 26 27 28 custom,$(firstword $(subst ., ,$(patsubst v%,%,$(DOCKER_ENGINE_VERSION))))),)
-$(error shiplap-images: stores are tested with docker 20.10 to 28, this is $(patsubst v%,%,$(DOCKER_ENGINE_VERSION)): choose the archive)
-endif
+$(error shiplap-images: stores are tested with docker 20.10 to 28, this is $(patsubst v%,%,$(DOCKER_ENGINE_VERSION)): build with `mode: archive`)
 endif
 endif
 
