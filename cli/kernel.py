@@ -14,7 +14,7 @@ RUNNING = "running"
 
 _HEADINGS = {
     Weight.MISSING: "missing: this store cannot be used",
-    Weight.LIMITS: "missing: something of it cannot be used",
+    Weight.LIMITS: "limits: something of it cannot be used",
     Weight.LOOK: "look at it: may forbid what containers do",
 }
 
@@ -57,7 +57,8 @@ def _bytes_of(path: Path) -> bytes:
     try:
         # A pipe would be waited for; nobody writes a configuration into one.
         if not path.is_file():
-            raise KernelUnreadable(f"{path} is not a regular file" if path.exists() else f"there is no file {path}")
+            problem = f"{path} is not a regular file" if path.exists() else f"there is no file {path}"
+            raise KernelUnreadable(problem, hint=f"name the .config of the kernel's build, or `{RUNNING}`")
         with path.open("rb") as file:
             return file.read(CONFIG_MAX_BYTES + 1)
     except OSError as error:
@@ -92,4 +93,5 @@ def kernel_text(report: KernelReport) -> str:
 
 def _described(needs: StoreNeeds) -> str:
     image = "an archive" if needs.filesystem == "none" else f"a store as {needs.filesystem} ({needs.compression}) in a {needs.placement}"
-    return f"{image}, {'sealed' if needs.sealed else 'not sealed'}, data-root {needs.persistence}, {needs.engine}"
+    seal = "sealed and signed" if needs.signed else "sealed" if needs.sealed else "not sealed"
+    return f"{image}, {seal}, data-root {needs.persistence}, {needs.engine}"

@@ -156,7 +156,7 @@ def _check_usage(arguments: argparse.Namespace) -> None:
     if arguments.store_size is not None and arguments.placement != "partition":
         raise UsageError("--store-size is for a store in partitions of its own", hint="add --placement partition")
     if bool(arguments.signature) != bool(arguments.certificate):
-        raise UsageError("--signature and --certificate belong together")
+        raise UsageError("--signature and --certificate belong together", hint="give both, or neither")
     if (arguments.provision or arguments.efi_stub) and not (arguments.kernel and arguments.initrd):
         option = "--provision" if arguments.provision else "--efi-stub"
         raise UsageError(f"{option} needs what is booted", hint="give --kernel FILE and --initrd FILE")

@@ -2,7 +2,8 @@
 
 Everything is written into ``OUT/.shiplap-XXXX``; only when all of it is complete and on disk is
 each artifact renamed into place. ``SHA256SUMS`` goes first and comes back last: a folder without it is
-incomplete. Our own artifacts of an earlier build go, foreign files are never touched.
+incomplete. Our own artifacts of an earlier build go: what its ``SHA256SUMS`` names. Foreign files are never touched, and one that has
+an artifact's name is a refusal: it may be somebody's only copy, or the very input.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ from shiplap.core.errors import OutsideFailure, Refused
 
 SUMS_NAME = "SHA256SUMS"
 STAGE_PREFIX = ".shiplap-"
+# In the stage while it is published: the earlier build's SHA256SUMS, for whoever goes on after a power cut.
+_FORMER_NAME = "former"
+# Comes from whoever has the key, and goes with the build that it belongs to.
+_ATTACHED = ("store.roothash.p7s",)
+_SUMS_LIMIT_BYTES = 1 << 20
 ARTIFACTS = (
     "store.squashfs",
     "store.erofs",
@@ -87,6 +93,9 @@ class Stage:
             with self.path(name).open("rb") as file:
                 os.fsync(file.fileno())
         folders = {(self.out / name).parent for name in self._artifacts}
+        if (self.out / SUMS_NAME).exists():
+            (self.folder / _FORMER_NAME).write_bytes((self.out / SUMS_NAME).read_bytes())
+            _sync_folder(self.folder)
         for name in (SUMS_NAME, *(stale for stale in self._artifacts if stale not in sums and stale != SUMS_NAME)):
             (self.out / name).unlink(missing_ok=True)
         _sync_folder(self.out)
@@ -126,6 +135,7 @@ def staged_output(out: Path, artifacts: Sequence[str] = ARTIFACTS) -> Iterator[S
         for name in artifacts:
             if (out / name).is_dir() and not (out / name).is_symlink():
                 raise OutputUnusable(f"{out / name} is a folder, and the build has to write a file of that name")
+        _refuse_foreign(out, artifacts)
         # What a killed build left behind; the lock says that nobody works on it.
         for stale in sorted(out.glob(STAGE_PREFIX + "*")):
             shutil.rmtree(stale, ignore_errors=True)
@@ -154,6 +164,32 @@ def staged_output(out: Path, artifacts: Sequence[str] = ARTIFACTS) -> Iterator[S
     finally:
         if lock >= 0:
             os.close(lock)
+
+
+def _refuse_foreign(out: Path, artifacts: Sequence[str]) -> None:
+    """Raises OutputUnusable for a file with an artifact's name that no earlier build has written."""
+    stages = sorted(out.glob(STAGE_PREFIX + "*"))
+    lists = [_names_in(path) for path in (out / SUMS_NAME, *(stage / name for stage in stages for name in (SUMS_NAME, _FORMER_NAME)))]
+    # A list with other names is another program's.
+    written = {name for names in lists if names <= set(artifacts) for name in names}
+    if written:
+        written.update((SUMS_NAME, *_ATTACHED))
+    foreign = sorted(name for name in artifacts if name not in written and os.path.lexists(out / name))
+    if foreign:
+        raise OutputUnusable(
+            f"{out / foreign[0]} would be replaced or removed, and no earlier build of shiplap has written it",
+            hint="give another folder with -o, or move the file away",
+        )
+
+
+def _names_in(sums: Path) -> set[str]:
+    """What a list of checksums names; nothing where there is none, or something else."""
+    try:
+        with sums.open("rb") as file:
+            lines = file.read(_SUMS_LIMIT_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {name for digest, _, name in (line.partition("  ") for line in lines) if len(digest) == 64 and name}
 
 
 def _unusable(out: Path, error: OSError) -> Refused | OutsideFailure:

@@ -129,7 +129,10 @@ class BaseTree:
         inode.xattrs = None
         for key, value in header.xattrs:
             if key in _ACLS:
-                raise RootRefused(f"{where}: it has a POSIX ACL, which SquashFS cannot hold", hint="remove it with `setfacl -b`")
+                raise RootRefused(
+                    f"{where}: it has a POSIX ACL, which SquashFS cannot hold",
+                    hint="remove it with `setfacl -b`, or leave it out of the tar: tar --xattrs-exclude=system.posix_acl_*",
+                )
             if key.startswith(_NAMESPACES):
                 inode.set_xattr(key, value)
             elif not self.xattrs_left_out or self.xattrs_left_out[-1] != header.name:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from shiplap.core.errors import Refused
@@ -36,8 +36,8 @@ class StoreNeeds:
     """What a store and its device ask of a kernel.
 
     ``filesystem``: squashfs, erofs, or none for an archive. ``compression``: of the store image, ``none`` for none. ``has_xattrs``: file
-    capabilities or opaque directories are in it. ``placement``: file, partition or tree. ``persistence``: of the
-    data-root. ``bridge``: containers get a network of their own.
+    capabilities or opaque directories are in it. ``signed``: its root hash has a signature. ``placement``: file, partition or tree.
+    ``persistence``: of the data-root. ``bridge``: containers get a network of their own.
     """
 
     engine: str = "docker"
@@ -45,6 +45,7 @@ class StoreNeeds:
     compression: str = "zstd"
     has_xattrs: bool = True
     sealed: bool = True
+    signed: bool = False
     verity_hash: str = "sha256"
     placement: str = "file"
     persistence: str = "volatile"
@@ -102,6 +103,10 @@ def _has(config: Mapping[str, str], symbol: str) -> bool:
     return _state(config, symbol) not in ("n", "")
 
 
+def _has_any(config: Mapping[str, str], symbols: Iterable[str]) -> bool:
+    return any(_has(config, symbol) for symbol in symbols)
+
+
 def _need(config: Mapping[str, str], symbol: str, why: str, remedy: str = "", weight: Weight = Weight.MISSING) -> Iterator[KernelFinding]:
     if not _has(config, symbol):
         yield KernelFinding(weight, symbol, _state(config, symbol), why, remedy or f"set CONFIG_{symbol}=y")
@@ -156,6 +161,12 @@ def _image(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFindi
             "the store image is a file, mounted through a loop device",
             "set CONFIG_BLK_DEV_LOOP=y, or use `placement: partition`",
         )
+    else:
+        yield from _need(config, "EFI_PARTITION", "the store's partitions are found by their UUIDs, which only a GPT has")
+
+
+# Faster code for x86: until Linux 6.15, of 6.16, and since 6.17, where it is never left out.
+_FAST_SHA256 = ("CRYPTO_SHA256_SSSE3", "CRYPTO_SHA256_X86_64", "CRYPTO_LIB_SHA256_ARCH")
 
 
 def _sealing(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFinding]:
@@ -168,10 +179,23 @@ def _sealing(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFin
     yield from _need(config, "DM_VERITY", "a sealed store is read through dm-verity", f"set CONFIG_DM_VERITY=y{other}")
     symbol = "CRYPTO_SHA512" if needs.verity_hash in ("sha384", "sha512") else f"CRYPTO_{needs.verity_hash.upper()}"
     yield from _need(config, symbol, f"the hash tree is made of {needs.verity_hash}")
-    if symbol == "CRYPTO_SHA256" and _has(config, "DM_VERITY") and not _has(config, "CRYPTO_SHA256_SSSE3") and _has(config, "X86_64"):
+    if symbol == "CRYPTO_SHA256" and _has(config, "DM_VERITY") and _has(config, "X86_64") and not _has_any(config, _FAST_SHA256):
         yield from _need(
-            config, "CRYPTO_SHA256_SSSE3", "without it every block is hashed by generic code, several times slower", weight=Weight.LIMITS
+            config, _FAST_SHA256[0], "without it every block is hashed by generic code, several times slower", weight=Weight.LIMITS
         )
+    if needs.signed:
+        yield from _signature(config)
+
+
+def _signature(config: Mapping[str, str]) -> Iterator[KernelFinding]:
+    symbol = "DM_VERITY_VERIFY_ROOTHASH_SIG"
+    yield from _need(config, symbol, "the store's root hash has a signature, and a kernel without it refuses to open it with one")
+    if _has(config, symbol) and not _has(config, "SYSTEM_TRUSTED_KEYS"):
+        yield KernelFinding(
+            Weight.LOOK, "SYSTEM_TRUSTED_KEYS", _state(config, "SYSTEM_TRUSTED_KEYS"),
+            "no certificate of yours is built into this kernel; a signature by a key that it does not trust is refused",
+            "name a file with the signer's certificate in PEM, or bring it into a keyring that the kernel was set to ask as well",
+        )  # fmt: skip
 
 
 def _data_root(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFinding]:
@@ -231,7 +255,11 @@ def _engine(config: Mapping[str, str], needs: StoreNeeds) -> Iterator[KernelFind
             config, "SECCOMP_FILTER", "without it containers run without the engine's system call filter", weight=Weight.LIMITS
         )
     if needs.bridge:
+        # iptables has two ways into the kernel: tables of its own, which newer kernels call legacy and may lack, and those of nftables.
+        by_nftables = _has(config, "NFT_COMPAT") and _has(config, "NFT_NAT")
         for symbol, why in _BRIDGE.items():
+            if symbol == "IP_NF_NAT" and by_nftables:
+                continue
             yield from _need(
                 config, symbol, why, "set it, or give every container `network: none` or `network: host`", weight=Weight.LIMITS
             )
@@ -258,8 +286,15 @@ _SECURITY = {
 }
 
 
+# The same symbols' names in CONFIG_LSM (Linux 5.1 and newer): what is built but not listed there sleeps until the command line says `lsm=`.
+_IN_LSM = {"SECURITY_SELINUX": "selinux", "SECURITY_APPARMOR": "apparmor", "SECURITY_LOADPIN_ENFORCE": "loadpin"}
+
+
 def _security(config: Mapping[str, str]) -> Iterator[KernelFinding]:
+    started = config.get("LSM", "").split(",")
     for symbol, (why, remedy) in _SECURITY.items():
+        if started != [""] and _IN_LSM.get(symbol, started[0]) not in started:
+            continue
         if _has(config, symbol):
             yield KernelFinding(Weight.LOOK, symbol, _state(config, symbol), why, remedy)
 

@@ -12,6 +12,8 @@ from shiplap.rootfs.squashfs.file import open_image_file
 from shiplap.rootfs.squashfs.superblock import read_superblock
 
 _RECORD_MAX_BYTES = 64 << 20
+SIGNATURE = "store.roothash.p7s"
+"""The signature of the root hash, in the store's folder."""
 
 
 class NoStoreFolder(Refused):
@@ -36,11 +38,14 @@ def needs_of_store(folder: Path) -> StoreNeeds:
         )
     seal = member(record, "verity", dict, what=str(path)) or {}
     where = f"{what}, target"
+    sealed = bool(member(target, "sealed", bool, what=where))
     needs = StoreNeeds(
         engine=member(options, "engine", str, what=what) or "docker",
         persistence=member(target, "persistence", str, what=where) or "volatile",
         placement=member(target, "placement", str, what=where) or "file",
-        sealed=bool(member(target, "sealed", bool, what=where)),
+        sealed=sealed,
+        # Attached after the build, so that no record says it.
+        signed=sealed and (folder / SIGNATURE).is_file(),
         bridge=member(target, "bridge", bool, what=where) is not False,
         verity_hash=member(seal, "hash", str, what=str(path)) or "sha256",
         filesystem="none",

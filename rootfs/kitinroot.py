@@ -14,7 +14,7 @@ from shiplap.rootfs.basetree import BaseTree
 from shiplap.rootfs.squashfs.reader import SquashfsReader
 from shiplap.rootfs.storefolder import KIT_CONF, StoreFolder, kit_conf, kit_entries
 from shiplap.rootfs.target.canary import CANARY_NAME
-from shiplap.rootfs.target.conf import is_left_to_root, left_to_root
+from shiplap.rootfs.target.conf import conf_values, is_left_to_root, left_to_root
 
 _CANARY = f"usr/lib/shiplap/{CANARY_NAME}".encode()
 
@@ -31,6 +31,7 @@ def put_kit(tree: BaseTree, store: StoreFolder, placement: str, stack: ExitStack
     """
     if store.kit is None:
         return
+    conf = conf_values(kit_conf(store.kit))
     for entry in stack.enter_context(kit_entries(store.kit)):
         if entry.path == KIT_CONF and is_sealed_by_root(store, placement):
             tree.put(replace(entry, content=Bytes(left_to_root(kit_conf(store.kit)))))
@@ -38,7 +39,7 @@ def put_kit(tree: BaseTree, store: StoreFolder, placement: str, stack: ExitStack
         elif entry.path == _CANARY and placement == "tree":
             _unpack_canary(tree, entry, stack)
         else:
-            tree.put(merged_with_base(tree, entry, progress))
+            tree.put(merged_with_base(tree, entry, progress, conf))
 
 
 def _unpack_canary(tree: BaseTree, entry: Entry, stack: ExitStack) -> None:

@@ -25,6 +25,8 @@ _STORE_IMAGES = ("store.squashfs", "store.erofs")
 _ARCHIVES = ("images.tar", "images.tar.gz", "images.tar.xz", "images.tar.zst")
 _SEAL = ("store.verity", "store.roothash")
 _SIGNATURE = "store.roothash.p7s"
+_SIGNATURE_BYTES_MAX = 32767
+"""What a key in the kernel's ring may have (security/keys/user_defined.c): dm-verity is handed the signature as one."""
 _SMALL_BYTES = 16 << 20
 _KIT_ENTRIES_MAX = 10_000
 
@@ -55,7 +57,15 @@ class StoreFolder:
     @property
     def tree(self) -> Path | None:
         """The hash tree of the store image."""
-        return next((path for path in self.placed if path.name == _SEAL[0]), None)
+        return self._placed(_SEAL[0])
+
+    @property
+    def signature(self) -> Path | None:
+        """The signature of its root hash, where somebody has put one beside it."""
+        return self._placed(_SIGNATURE)
+
+    def _placed(self, name: str) -> Path | None:
+        return next((path for path in self.placed if path.name == name), None)
 
 
 def read_store_folder(folder: Path, advance: Callable[[int], object] = lambda amount_bytes: None) -> StoreFolder:
@@ -81,7 +91,7 @@ def read_store_folder(folder: Path, advance: Callable[[int], object] = lambda am
         raise StoreFolderRefused(f"{folder}/store.json names the store path {store_path!r:.80}")
     if not isinstance(epoch, int) or not 0 <= epoch <= EPOCH_MAX:
         raise StoreFolderRefused(f"{folder}/store.json has no epoch")
-    signature = [_SIGNATURE] if (folder / _SIGNATURE).is_file() and sealed else []  # attached after the build: no sum covers it
+    signature = [_SIGNATURE] if sealed and _has_signature(folder / _SIGNATURE) else []
     return StoreFolder(
         mode,
         engine,
@@ -163,6 +173,17 @@ def _small(path: Path) -> bytes:
     if len(data) > _SMALL_BYTES:
         raise StoreFolderRefused(f"{path} has more than {_SMALL_BYTES} bytes")
     return data
+
+
+def _has_signature(path: Path) -> bool:
+    """It is attached after the build: no sum covers it."""
+    if not path.exists():
+        return False
+    if not path.is_file() or not 0 < path.stat().st_size <= _SIGNATURE_BYTES_MAX:
+        raise StoreFolderRefused(
+            f"{path} is no signature: a file of 1 to {_SIGNATURE_BYTES_MAX} bytes is one", hint="sign store.roothash again, or remove it"
+        )
+    return True
 
 
 def _root_hash(path: Path) -> str:

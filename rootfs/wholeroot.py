@@ -85,7 +85,10 @@ def check_kit(store: StoreFolder, placement: str) -> None:
     if not fits[placement]:
         raise RootRefused(
             f"the target kit looks for the store at {image or 'its mount point'}, which is not where --placement {placement} puts it",
-            hint=f"build the store with `placement: {placement}` in the manifest, or give the --placement that it was built for",
+            hint="; or ".join(
+                [f"give --placement {name}, as the store was built for" for name, does in fits.items() if does]
+                + [f"build the store with `placement: {placement}` in the manifest"]
+            ),
         )
 
 
@@ -127,8 +130,11 @@ def _add_store(tree: BaseTree, plan: RootPlan, stack: ExitStack) -> None:
     tree.put(mount_point)
     if plan.placement == "file":
         placed = store.placed[:1] if is_sealed_by_root(store, plan.placement) else store.placed
-        for entry in _files(folder, placed, epoch):
-            tree.put(entry)
+    else:
+        # The signature has no partition of its own: the device reads it from the root.
+        placed = (store.signature,) if store.signature is not None else ()
+    for entry in _files(folder, placed, epoch):
+        tree.put(entry)
 
 
 def _files(folder: bytes, files: tuple[Path, ...], epoch: int) -> Iterator[Entry]:

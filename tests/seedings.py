@@ -28,11 +28,12 @@ def unpacked_store(folder: Path, images: Sequence[ImageSpec], *words: str) -> Pa
 
 
 def seeded(
-    work: Path, store: Path, values: Mapping[str, str], shell: Sequence[str] = ("dash",), awk: str = "mawk", cut_at: int = 0
-) -> tuple[int, str]:
-    """Run ``shiplap-target seed`` in a mount namespace of its own; its exit code and what it said. ``values``: of store.conf.
+    work: Path, store: Path, values: Mapping[str, str], shell: Sequence[str] = ("dash",), awk: str = "mawk", cut_at: int = 0,
+    verb: str = "seed",
+) -> tuple[int, str]:  # fmt: skip
+    """Run ``shiplap-target seed`` (or another ``verb``) in a mount namespace of its own; its exit code and what it said.
 
-    ``cut_at``: the power goes at that call of a program of ``work``/cuts (see powercuts.py).
+    ``values``: of store.conf. ``cut_at``: the power goes at that call of a program of ``work``/cuts (see powercuts.py).
     """
     settings = {
         "FORMAT": "1", "MODE": "store", "SEALED": "no", "PERSISTENCE": "persistent", "IMAGE": "/nowhere", "STORE_PATH": str(store.parent),
@@ -48,7 +49,7 @@ def seeded(
     environment |= {
         "PATH": f"{awks}:{environment['PATH']}", "SHIPLAP_CONF": str(conf), "SHIPLAP_LIB": str(KIT), "SHIPLAP_RUN": str(work / "run"),
     }  # fmt: skip
-    inside = f"mount --bind {store} {store} && exec {shlex.join(shell)} {KIT}/shiplap-target seed"
+    inside = f"mount --bind {store} {store} && exec {shlex.join(shell)} {KIT}/shiplap-target {verb}"
     done = subprocess.run(["unshare", "--mount", "sh", "-c", inside], env=environment, capture_output=True, text=True, check=False)
     if not cut_at:
         assert done.returncode == 0, done.stderr

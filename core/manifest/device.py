@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from shiplap.core.reference import Reference
 
 DEFAULT_DATA_ROOTS = {"docker": "/var/lib/docker", "podman": "/var/lib/containers/storage"}
 DEFAULT_INIT = ("systemd", "sysv")
+DATA_ROOT_KEYS = ("data-root", "graph")
+"""In daemon.json; the second is the older name, which Docker 20.10 still reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +92,15 @@ def kept_in_data_root(volume: str) -> bool:
     """Whether ``volume`` (a ``--volume`` argument) is data of its own, which the engine keeps: not a folder of the device."""
     source, separator, _ = volume.partition(":")
     return not (separator and source.startswith("/"))
+
+
+def hidden_store_reasons(daemon_json: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Options with which Docker would start, look elsewhere than into a store of layers, and list no image: (keys, reason).
+
+    Seen with 20.10.24 and 26.1.5.
+    """
+    if daemon_json.get("userns-remap"):
+        yield ("userns-remap",), "the engine uses a data-root of its own for shifted owners then, and sees nothing of a store"
+    features = daemon_json.get("features")
+    if isinstance(features, Mapping) and features.get("containerd-snapshotter") is True:
+        yield ("features", "containerd-snapshotter"), "the engine uses containerd's image store then, and sees nothing of a store of layers"

@@ -6,10 +6,11 @@ import ipaddress
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 from shiplap.core.errors import Refused
-from shiplap.core.manifest.device import DEFAULT_DATA_ROOTS, DEFAULT_INIT, kept_in_data_root
+from shiplap.core.manifest.device import DATA_ROOT_KEYS, DEFAULT_DATA_ROOTS, DEFAULT_INIT, hidden_store_reasons, kept_in_data_root
 from shiplap.core.manifest.problems import quoted
 from shiplap.core.manifest.schema import join
 from shiplap.core.manifest.sizes import parse_size
@@ -109,7 +110,7 @@ def _engine_config(data: Data) -> Iterator[Finding]:
     said, where = data["engine-config"], "engine-config"
     path = data["data-root"].get("path", DEFAULT_DATA_ROOTS[data["engine"]])
     if data["engine"] == "docker":
-        ours = {"storage-driver": ("driver", data.get("driver") or "overlay2"), "data-root": ("data-root.path", path)}
+        ours = {"storage-driver": ("driver", data.get("driver") or "overlay2"), **dict.fromkeys(DATA_ROOT_KEYS, ("data-root.path", path))}
     else:
         said, where = said.get("storage", {}), join(where, "storage")
         ours = {"driver": ("driver", "overlay"), "graphroot": ("data-root.path", path)}
@@ -119,6 +120,9 @@ def _engine_config(data: Data) -> Iterator[Finding]:
     for key, (manifest_key, value) in ours.items():
         if said.get(key) is not None and value is not None and said[key] != value:
             yield join(where, key), f"{quoted(said[key])} is at odds with `{manifest_key}`, which is {value}; leave it out here"
+    if (data["engine"], data["mode"]) == ("docker", "store"):
+        for keys, reason in hidden_store_reasons(said):
+            yield reduce(join, keys, where), f"{reason}: leave it out, or use `mode: archive`"
 
 
 def _quadlet(data: Data) -> Iterator[Finding]:

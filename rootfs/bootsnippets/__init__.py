@@ -14,11 +14,13 @@ __all__ = ["FILE_NAMES", "BootSettings", "SealedImage", "render"]
 _MODULES = (kernel, grub, uboot, layouts, rauc, swupdate, mender)
 
 FILE_NAMES = (
+    "boot-slots.cmd",
     "boot.cmd",
     "disk.wks",
     "dm-mod.create.txt",
     "fit.its",
     "genimage.cfg",
+    "grub-slots.cfg",
     "grub.cfg",
     "kernel-cmdline-usr.txt",
     "kernel-cmdline.txt",

@@ -25,13 +25,16 @@ def _signature_word(settings: BootSettings, what: str) -> str:
 
 
 def early_cmdline(settings: BootSettings) -> str:
-    """``dm-mod.create=`` and what belongs to it; the kernel waits for the disk (``rootwait`` is about the root device only)."""
+    """``dm-mod.create=`` and what belongs to it; ``dm-mod.waitfor=`` waits for the disk.
+
+    No ``rootwait``: the device is there before the root is mounted, or never; then a panic lets a boot counter go on.
+    """
     root = settings.root
     created = create_argument(
         root.layout, root.root_hash, name="root", data_device=f"PARTUUID={root.data_uuid}", hash_device=f"PARTUUID={root.tree_uuid}"
     )
     waited = f'dm-mod.waitfor="PARTUUID={root.data_uuid},PARTUUID={root.tree_uuid}"'
-    return f"{created} {waited} root=/dev/dm-0 rootfstype={root.filesystem} ro rootwait"
+    return f"{created} {waited} root=/dev/dm-0 rootfstype={root.filesystem} ro"
 
 
 def render(settings: BootSettings) -> dict[str, str]:
@@ -53,7 +56,7 @@ def render(settings: BootSettings) -> dict[str, str]:
 def _partitions(settings: BootSettings) -> str:
     types = settings.types
     lines = [
-        "# Discoverable Partitions Specification; PARTUUIDs are halves of the root hashes.",
+        "# To be sourced by the board's own scripts. Discoverable Partitions Specification; PARTUUIDs are halves of the root hashes.",
         f"ROOT_TYPE={types.root}",
         f"ROOT_VERITY_TYPE={types.root_verity}",
         f"USR_TYPE={types.usr}",

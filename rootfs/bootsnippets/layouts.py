@@ -56,12 +56,18 @@ def render(settings: BootSettings) -> dict[str, str]:
 
 def _genimage(settings: BootSettings) -> str:
     lines = [
+        "# genimage 16 or newer. Where it goes: what --config names; in Buildroot support/scripts/genimage.sh -c FILE.",
+        f"# In --inputpath: {', '.join(one.file for one in slices(settings) if one.file)}.",
+        "# To edit: the board's boot loader, where there is one.",
         "image disk.img {",
         "\thdimage {",
         '\t\tpartition-table-type = "gpt"',
         f'\t\tdisk-uuid = "{settings.disk_uuid}"',
         "\t\talign = 1M",
         "\t}",
+        "",
+        "\t# A boot loader's partitions go here: root and store are found by UUID, whatever their numbers are. An ESP would be",
+        f'\t# partition boot {{ partition-type-uuid = "{EFI_SYSTEM}" image = "boot.vfat" }}',
     ]
     for one in slices(settings):
         lines += [
@@ -80,7 +86,8 @@ def _genimage(settings: BootSettings) -> str:
 def _wks(settings: BootSettings) -> str:
     lines = [
         "# short-description: sealed root, and the store where it has partitions of its own",
-        "# Files are looked for in DEPLOY_DIR_IMAGE.",
+        "# wic. Where it goes: a folder wic/ of a layer, named by WKS_FILE. Files are looked for in DEPLOY_DIR_IMAGE.",
+        "# To edit: a boot loader's partitions, before these; root and store are found by UUID, whatever their numbers are.",
         "bootloader --ptable gpt",
     ]
     for one in slices(settings):

@@ -17,6 +17,9 @@ def render(settings: BootSettings) -> dict[str, str]:
     writes = "\n".join(f'    write {one.role} "$2/files" {one.image} {one.tree} {_hash_file(one.image)}' for one in settings.images)
     text = f"""\
 #!/bin/sh
+# Mender. Where it goes: /usr/share/mender/modules/v3/shiplap-firmware, in the base of each firmware, executable. Nothing to edit.
+# It switches by bootslot, upgrade_available and bootcount, as boot-slots.cmd and grub-slots.cfg read them. Kernel, initramfs and
+# command line (FIT, or the slot's folder of GRUB) of the new slot are the board's to write, before ArtifactInstall.
 # Payload of the artifact: {payload}
 set -eu
 
@@ -24,9 +27,17 @@ set -eu
 # uuid HEX: 32 digits as a UUID
 uuid() {{ echo "$1" | sed 's/^\\(.\\{{8\\}}\\)\\(.\\{{4\\}}\\)\\(.\\{{4\\}}\\)\\(.\\{{4\\}}\\)\\(.\\{{12\\}}\\)$/\\1-\\2-\\3-\\4-\\5/'; }}
 
+# is_free PARTITION: nothing has it open, whatever the environment says about slots
+is_free() {{
+    for holder in "/sys/class/block/$(basename "$(readlink -f "$1")")/holders"/*; do
+        [ ! -e "$holder" ] || {{ echo "$1 is in use by ${{holder##*/}}" >&2; exit 1; }}
+    done
+}}
+
 # write ROLE FOLDER IMAGE TREE ROOTHASH: image and tree into the other slot, which gets the UUIDs of the root hash
 write() {{
     slots=/dev/disk/by-partlabel
+    is_free "$slots/$1-$slot"
     hash=$(cat "$2/$5")
     dd if="$2/$3" of="$slots/$1-$slot" bs=1M conv=fsync
     dd if="$2/$4" of="$slots/$1-verity-$slot" bs=1M conv=fsync
@@ -34,7 +45,8 @@ write() {{
     set_partuuid "$slots/$1-verity-$slot" "$(uuid "$(echo "$hash" | sed 's/.*\\(.\\{{32\\}}\\)$/\\1/')")"
 }}
 
-booted() {{ fw_printenv -n bootslot; }}
+# As boot-slots.cmd and grub-slots.cfg read it: slot a, where nothing was ever set.
+booted() {{ if [ "$(fw_printenv -n bootslot 2>/dev/null)" = b ]; then echo b; else echo a; fi; }}
 
 case "$1" in
 NeedsArtifactReboot) echo Automatic ;;

@@ -9,6 +9,8 @@ from __future__ import annotations
 from shiplap.rootfs.bootsnippets.settings import BootSettings
 from shiplap.rootfs.bootsnippets.shell import SET_PARTUUID
 
+_MARK_GOOD = "# Where it goes: /etc/systemd/system/rauc-mark-good.service.d/shiplap.conf. Nothing to edit.\n"
+
 
 def render(settings: BootSettings) -> dict[str, str]:
     """``rauc-system.conf``, ``rauc-manifest.raucm``, ``rauc-hook`` and ``rauc-mark-good.conf`` (a drop-in of the service)."""
@@ -16,7 +18,7 @@ def render(settings: BootSettings) -> dict[str, str]:
         "rauc-system.conf": _system(settings),
         "rauc-manifest.raucm": _manifest(settings),
         "rauc-hook": _hook(settings),
-        "rauc-mark-good.conf": f"[Service]\nExecStartPre=/usr/sbin/shiplap-target status --wait {settings.health_seconds}\n",
+        "rauc-mark-good.conf": f"{_MARK_GOOD}[Service]\nExecStartPre=/usr/sbin/shiplap-target status --wait {settings.health_seconds}\n",
     }
 
 
@@ -30,6 +32,9 @@ def _slots(settings: BootSettings) -> list[tuple[str, str]]:
 
 def _system(settings: BootSettings) -> str:
     lines = [
+        "# RAUC. Where it goes: /etc/rauc/system.conf, in the base of each firmware. To edit: compatible, bootloader, path.",
+        "# RAUC sees by rauc.slot=A or rauc.slot=B on the kernel's command line which slot runs: the board's boot loader adds it.",
+        "# It switches by variables of its own (BOOT_ORDER, BOOT_A_LEFT, …), which boot-slots.cmd and grub-slots.cfg do not read.",
         "[system]",
         "compatible=BOARD",
         "bootloader=uboot",
@@ -47,6 +52,8 @@ def _system(settings: BootSettings) -> str:
 
 def _manifest(settings: BootSettings) -> str:
     lines = [
+        "# RAUC. Where it goes: as manifest.raucm into the folder that `rauc bundle` packs, beside rauc-hook and the files that",
+        "# its head names. To edit: compatible.",
         "[update]",
         "compatible=BOARD",
         f"version={settings.root.root_hash[:12]}",
@@ -73,7 +80,8 @@ def _hook(settings: BootSettings) -> str:
     copies = ", ".join(f"{one.image} as {one.role}.img, {one.tree} as {one.role}-verity.img" for one in settings.images)
     return f"""\
 #!/bin/sh
-# The bundle holds {copies}.
+# RAUC's hook. Where it goes: into the folder that `rauc bundle` packs, executable; nothing to edit. That folder also has
+# {copies}.
 set -eu
 
 {SET_PARTUUID}

@@ -26,6 +26,8 @@ def _description(settings: BootSettings, script_sha256: str) -> str:
     """With the sum of every file: where SWUpdate is built for signed images, it refuses a description without."""
     selections = "\n".join(_selection(settings, letter, script_sha256) for letter in "ab")
     return f"""\
+# SWUpdate. Where it goes: first into the .swu, a cpio archive, before the files that it names; with sw-description.sig where SWUpdate wants
+# signed ones. Installed by `swupdate -e stable,copy-b` while slot a runs. To edit: hardware-compatibility.
 software =
 {{
     version = "{settings.root.root_hash[:12]}";
@@ -80,6 +82,7 @@ def _selection(settings: BootSettings, letter: str, script_sha256: str) -> str:
 def _script(settings: BootSettings) -> str:
     return f"""\
 #!/bin/sh
+# SWUpdate. Where it goes: into the .swu. Nothing to edit: its sum stands in sw-description.
 # Called with the slot's letter as its last word (`data` in sw-description).
 set -eu
 for slot in "$@"; do :; done
@@ -91,6 +94,7 @@ for slot in "$@"; do :; done
 
 def _health(settings: BootSettings) -> str:
     return f"""\
+# SWUpdate. Where it goes: /etc/systemd/system/, enabled. Nothing to edit.
 [Unit]
 Description=Confirm the firmware once its containers run
 After=shiplap-containers.service

@@ -102,21 +102,23 @@ def procd_links(settings: TargetSettings) -> dict[str, str]:
 def _sysv(settings: TargetSettings) -> Files:
     """Buildroot's numbering: the engine is S60dockerd."""
 
-    def script(verbs: str, what: str) -> str:
+    docker = settings.engine == "docker"
+
+    def script(verbs: str, what: str, needs: str = "", header: str = "") -> str:
         return f"""\
 #!/bin/sh
 ### BEGIN INIT INFO
 # Provides:          {what}
-# Required-Start:    $local_fs{" docker" if what == "shiplap-containers" else ""}
+# Required-Start:    $local_fs{needs}
 # Required-Stop:
-# Default-Start:     2 3 4 5
+{header}# Default-Start:     2 3 4 5
 # Default-Stop:
 # Short-Description: {what}
 ### END INIT INFO
 
 case ${{1:-start}} in
 start)
-    for verb in {verbs}; do {_PROGRAM} "$verb" || exit 1; done
+    {" && ".join(f"{_PROGRAM} {verb}" for verb in verbs.split())}
     ;;
 stop | restart | reload) ;;
 status) {_PROGRAM} status ;;
@@ -125,8 +127,11 @@ esac
 """
 
     return {
-        "etc/init.d/S59shiplap-store": (0o755, script("seed", "shiplap-store")),
-        "etc/init.d/S61shiplap-containers": (0o755, script("load start", "shiplap-containers")),
+        "etc/init.d/S59shiplap-store": (0o755, script("seed", "shiplap-store", header="# X-Start-Before:    docker\n" if docker else "")),
+        "etc/init.d/S61shiplap-containers": (
+            0o755,
+            script("load start", "shiplap-containers", needs=" docker" if docker else " shiplap-store"),
+        ),
     }
 
 

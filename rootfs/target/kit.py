@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib import resources
 
@@ -20,17 +21,18 @@ _ALWAYS = ("seed.sh", "engine.sh")
 _ONLY = {"overlay2": ("references.sh", "overlay2.sh"), "vfs": ("references.sh", "vfs.sh"), "overlay": ("podman.sh",)}
 # Podman 4 wants to write there; on a read-only root the kit covers them.
 _PODMAN_FOLDERS = ("etc/cni/net.d", "etc/containers/networks")
+# Words to a linter, which no device has; all other comments travel.
+_DIRECTIVE = re.compile(rb"^[ \t]*# shellcheck .*\n", re.MULTILINE)
 
 
 def target_files(settings: TargetSettings) -> dict[str, tuple[int, bytes]]:
     """Path in the root file system → (mode, content)."""
     files: dict[str, tuple[int, bytes]] = {}
-    source = resources.files("shiplap.rootfs.target") / "files"
-    files["usr/sbin/shiplap-target"] = (0o755, (source / "shiplap-target").read_bytes())
+    files["usr/sbin/shiplap-target"] = (0o755, _script("shiplap-target"))
     for name in (*_ALWAYS, *_ONLY.get(settings.driver, ())):
-        files[f"usr/lib/shiplap/{name}"] = (0o644, (source / name).read_bytes())
+        files[f"usr/lib/shiplap/{name}"] = (0o644, _script(name))
     if settings.canary:
-        files["usr/lib/shiplap/canary.sh"] = (0o644, (source / "canary.sh").read_bytes())
+        files["usr/lib/shiplap/canary.sh"] = (0o644, _script("canary.sh"))
         files[f"usr/lib/shiplap/{CANARY_NAME}"] = (0o644, settings.canary)
     files["etc/shiplap/store.conf"] = (0o644, store_conf(settings))
     files["etc/shiplap/images"] = (0o644, images_list(settings))
@@ -45,6 +47,10 @@ def target_files(settings: TargetSettings) -> dict[str, tuple[int, bytes]]:
         files["etc/docker/daemon.json"] = (0o644, daemon_json(settings))
     files |= {path: (mode, text.encode()) for path, (mode, text) in init_files(settings).items()}
     return files
+
+
+def _script(name: str) -> bytes:
+    return _DIRECTIVE.sub(b"", (resources.files("shiplap.rootfs.target") / "files" / name).read_bytes())
 
 
 def target_entries(settings: TargetSettings, epoch: int) -> Iterator[Entry]:

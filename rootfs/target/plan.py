@@ -9,7 +9,7 @@ from hashlib import sha256
 from shiplap.core.manifest.model import Manifest
 from shiplap.core.store.identity import StoreIdentity
 from shiplap.rootfs.target.containers import containers_of
-from shiplap.rootfs.target.settings import DataRoot, TargetSettings
+from shiplap.rootfs.target.settings import Container, DataRoot, TargetSettings
 from shiplap.verity.discoverable import partition_uuids
 
 HASH_TREE = "store.verity"
@@ -25,6 +25,7 @@ def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str |
         return None
     device, root = manifest.device, manifest.device.data_root
     images = tuple((one.image.config_digest, str(reference)) for one in identity.images for reference in one.references)
+    carried = images if manifest.mode == "store" else carried_by_archive(identity)
     path = f"{manifest.store_path}/{artifact}"
     is_store = manifest.mode == "store"
     return TargetSettings(
@@ -33,7 +34,7 @@ def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str |
         driver=manifest.driver,
         store_id=sha256(identity.to_json()).hexdigest(),
         store_path=manifest.store_path,
-        images=images,
+        images=carried,
         data_root=DataRoot(
             root.path, root.persistence or "volatile", None if root.size_bytes is None else str(root.size_bytes), root.volumes_path
         ),
@@ -45,9 +46,30 @@ def target_settings(manifest: Manifest, identity: StoreIdentity, artifact: str |
         filesystem="erofs" if artifact.endswith(".erofs") else "squashfs",
         init=device.init,
         quadlet=device.quadlet,
-        containers=containers_of(device.containers, images),
+        containers=tuple(_known_as(one, carried) for one in containers_of(device.containers, images)),
         engine_config=json.loads(device.engine_config),
     )
+
+
+def carried_by_archive(identity: StoreIdentity) -> tuple[tuple[str, str], ...]:
+    """(config digest, name) pairs that the engine has after ``docker load``: tags; of an image without one its ID.
+
+    A digest reference is lost on the way (moby issues 22011, 43570), see :mod:`shiplap.core.archive`.
+    """
+    pairs: dict[tuple[str, str], None] = {}
+    for one in identity.images:
+        config = one.image.config_digest
+        tags = [str(replace(reference, digest=None)) for reference in one.references if reference.tag is not None]
+        for name in tags or [config]:
+            pairs.setdefault((config, name))
+    return tuple(pairs)
+
+
+def _known_as(container: Container, images: tuple[tuple[str, str], ...]) -> Container:
+    """The container, with a name that its image has on the device."""
+    names = [name for config, name in images if config == container.image]
+    tag = container.reference.partition("@")[0]
+    return container if container.reference in names else replace(container, reference=tag if tag in names else names[0])
 
 
 def with_hashes(

@@ -45,8 +45,8 @@ class TargetSettings:
     ``PARTUUID=…``; ``image`` is empty where the store lies unpacked at its mount point. ``root_hash`` None: not sealed.
     ``seal``: what the manifest says of that, for whoever builds the root file system. ``canary``: its image, empty where the store
     needs none. ``sha256``, ``image_bytes``: of the store image or the archive; hex.
-    ``images``: (config digest, full reference) pairs. ``engine_config``: for daemon.json or storage.conf. ``quadlet``: under
-    systemd the containers are units of Podman's generator.
+    ``images``: (config digest, name) pairs: full references of a store, what ``docker load`` brings of an archive.
+    ``engine_config``: for daemon.json or storage.conf. ``quadlet``: under systemd the containers are units of Podman's generator.
     """
 
     mode: str

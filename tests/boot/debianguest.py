@@ -28,14 +28,15 @@ _ENABLED = {
     "docker.socket": "sockets.target.wants",
     "containerd.service": "multi-user.target.wants",
 }
-_FSTAB = """\
+FSTAB = """\
 tmpfs /tmp tmpfs defaults 0 0
 tmpfs /var/log tmpfs defaults 0 0
 tmpfs /var/tmp tmpfs defaults 0 0
 tmpfs /var/lib/containerd tmpfs defaults 0 0
 tmpfs /var/lib/systemd tmpfs defaults 0 0
 """
-_DATA = "/dev/disk/by-id/virtio-data /var/lib/docker ext4 noatime,x-systemd.device-timeout=30 0 2\n"
+# nofail: the device goes on without it, and it is the kit's unit that has to keep the engine from starting.
+_DATA = "/dev/disk/by-id/virtio-data /var/lib/docker ext4 noatime,nofail,x-systemd.device-timeout=30 0 2\n"
 # Before everything that the kit or the engine does; its files come from the disk of the case.
 _BEFORE = """\
 [Unit]
@@ -87,8 +88,8 @@ def debian_root(packages: Sequence[str] = DOCKER, data_disk: bool = False, files
     for name, (mode, data) in (files or {}).items():
         tar.file(name, mode, data)
     _configuration(tar, data_disk)
-    for package in sorted(_packages((*SYSTEM, *packages)).glob("*.deb")):
-        _unpack(tar, package)
+    for package in sorted(debian_packages(packages).glob("*.deb")):
+        unpack_debian(tar, package)
     _users(tar)
     tar.tools_of_cases()
     return tar.finished()
@@ -98,7 +99,7 @@ def _configuration(tar: RootTar, data_disk: bool) -> None:
     for folder in ("proc", "sys", "dev", "run", "tmp", "mnt", "data", "root", "var/log", "var/tmp", "var/lib/docker", "etc/docker",
                    "var/lib/containerd", "var/lib/systemd"):  # fmt: skip
         tar.folder(folder)
-    tar.file("etc/fstab", 0o644, (_FSTAB + (_DATA if data_disk else "")).encode())
+    tar.file("etc/fstab", 0o644, (FSTAB + (_DATA if data_disk else "")).encode())
     tar.file("etc/machine-id", 0o444, b"")
     tar.file("etc/hostname", 0o644, b"machine\n")
     units = "etc/systemd/system"
@@ -120,17 +121,18 @@ def _users(tar: RootTar) -> None:
     tar.link("usr/bin/awk", "mawk")
 
 
-def _packages(names: Sequence[str]) -> Path:
-    """A folder of packed packages, kept between runs. SHIPLAP_BOOT_PACKAGES names another place for such folders."""
+def debian_packages(packages: Sequence[str] = DOCKER) -> Path:
+    """A folder of packed packages, the system's among them, kept between runs. SHIPLAP_BOOT_PACKAGES: another place for such folders."""
     parent = Path(os.environ.get("SHIPLAP_BOOT_PACKAGES") or Path(tempfile.gettempdir()) / "shiplap-boot-packages")
-    folder = parent / "+".join(name for name in names if name not in SYSTEM)
-    done = subprocess.run(["sh", Path(__file__).with_name("get_packages"), folder, *names], capture_output=True, text=True, check=False)
+    folder = parent / "+".join(packages)
+    script = Path(__file__).with_name("get_packages")
+    done = subprocess.run(["sh", script, folder, *SYSTEM, *packages], capture_output=True, text=True, check=False)
     if done.returncode:
         missing("qemu", f"no packages for a guest with systemd: {done.stderr.strip()}")
     return folder
 
 
-def _unpack(tar: RootTar, package: Path) -> None:
+def unpack_debian(tar: RootTar, package: Path) -> None:
     """Everything of a package below the links of a merged /usr."""
     data = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
     merged = {name: target for name, target in LINKS if not target.startswith("..")}

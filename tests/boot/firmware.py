@@ -13,23 +13,26 @@ from typing import Any
 
 from archives import ImageSpec, oci_files, oci_layout
 from boot.guest import busybox_root, case_disk
-from boot.machine import Console, Disk, Kernel, Machine, initramfs, program
+from boot.machine import Board, Console, Disk, Kernel, Machine, initramfs, program
 from commandline import shiplap_command
 from engines import runnable
 from images import file
 from layertar import build
 from requirement import missing
+from systems import HERE, System
 
 EPOCH = 1700000000
 DATA_MIB = 192
 SAID_ALL = "that was everything"
 
 
-def images(firmware: str) -> list[ImageSpec]:
+def images(firmware: str, system: System = HERE, platform: str = "linux/amd64") -> list[ImageSpec]:
     """The factory's images of two firmwares: `two` has a newer app:1, and no old:1, whose layer is its own."""
     if firmware == "two":
-        return [runnable.image("app:1", extra=build([file("srv/second", b"2\n", uid=999, gid=999)]))]
-    return [runnable.image("app:1"), ImageSpec([runnable.programs_layer(), build([file("srv/old", b"o\n")])], ["old:1"])]
+        second = build([file("srv/second", b"2\n", uid=999, gid=999)])
+        return [runnable.image("app:1", extra=second, system=system, platform=platform)]
+    old = [runnable.programs_layer(system), build([file("srv/old", b"o\n")])]
+    return [runnable.image("app:1", system=system, platform=platform), ImageSpec(old, ["old:1"], platform)]
 
 
 def oci_digest(image: ImageSpec) -> str:
@@ -85,11 +88,16 @@ class Firmware:
     out: Path
     root_hash: str
     disk: bool = False
+    board: Board = field(default_factory=Board)
 
     def disks(self) -> list[Disk]:
         if self.disk:
             return [Disk(self.root / "disk.img", "disk")]
         return [Disk(self.root / "rootfs.squashfs", "root"), Disk(self.root / "rootfs.verity", "tree")]
+
+    def snippet(self, name: str) -> str:
+        """A line that `shiplap rootfs` wrote into ``boot/``."""
+        return (self.root / "boot" / name).read_text().strip()
 
     def machine(
         self,
@@ -97,27 +105,36 @@ class Firmware:
         before: str = "",
         disks: Sequence[Disk] = (),
         words: str = "",
-        kernel: tuple[Kernel, Path] | None = None,
+        kernel: tuple[Kernel, Path | None] | None = None,
+        command_line: str | None = None,
         **options: Any,
     ) -> Machine:
-        """``before``, ``after``: see guest.py. A disk `data` is mounted as the data-root, if ``before`` says nothing."""
+        """``before``, ``after``: see guest.py. A disk `data` is mounted as the data-root, if ``before`` says nothing.
+
+        ``command_line``: in the place of what `shiplap rootfs` wrote into kernel-cmdline.txt.
+        """
         if not before and any(disk.serial == "data" for disk in disks):
             before = MOUNT_DATA
         folder = Path(tempfile.mkdtemp(dir=self.work))
         booted, initrd = kernel or (self.kernel, self.initrd)
-        command_line = (self.root / "boot/kernel-cmdline.txt").read_text().strip() if self.disk else f"case.roothash={self.root_hash}"
+        if command_line is None:
+            command_line = self.snippet("kernel-cmdline.txt") if self.disk else f"case.roothash={self.root_hash}"
         every_disk = [*self.disks(), case_disk(folder / "case.tar", before, after), *disks]
-        return Machine(booted, initrd, every_disk, append=f"{command_line} {words}", **options)
+        return Machine(booted, initrd, every_disk, append=f"{command_line} {words}", board=self.board, **options)
 
     def boot(self, after: str = "", **case: Any) -> Console:
         return self.machine(after, **case).run()
 
 
-def unpacked_kernel(package: str = "linux-image-cloud-amd64") -> Kernel:
-    """SHIPLAP_BOOT_KERNEL names a folder that ``get_kernel`` has made, or will; kernels of other packages lie beside it."""
+def kernel_folder(suffix: str) -> Path:
+    """SHIPLAP_BOOT_KERNEL names a folder that ``get_kernel`` has made, or will; other kernels lie beside it."""
     folder = Path(os.environ.get("SHIPLAP_BOOT_KERNEL") or Path(tempfile.gettempdir()) / "shiplap-boot-kernel")
-    if package != "linux-image-cloud-amd64":
-        folder = folder.with_name(f"{folder.name}-{package}")
+    return folder.with_name(folder.name + suffix)
+
+
+def unpacked_kernel(package: str = "linux-image-cloud-amd64") -> Kernel:
+    """A package, or PACKAGE/SUITE, of Debian."""
+    folder = kernel_folder("" if package == "linux-image-cloud-amd64" else f"-{package.replace('/', '-')}")
     done = subprocess.run(["sh", Path(__file__).with_name("get_kernel"), folder, package], capture_output=True, text=True, check=False)
     if done.returncode:
         missing("qemu", f"no kernel: {done.stderr.strip()}")
@@ -126,9 +143,12 @@ def unpacked_kernel(package: str = "linux-image-cloud-amd64") -> Kernel:
 
 @dataclass
 class Bench:
-    """Makes firmwares, data disks and kernels in ``work``; what was made once is used again."""
+    """Makes firmwares, data disks and kernels in ``work``; what was made once is used again. ``system``: whose programs the guests have."""
 
     work: Path
+    board: Board = field(default_factory=Board)
+    system: System = HERE
+    platform: str = "linux/amd64"
     _made: dict[str, Any] = field(default_factory=dict)
 
     def _once(self, key: str, make: Callable[[Path], Any]) -> Any:
@@ -136,12 +156,18 @@ class Bench:
             self._made[key] = make(Path(tempfile.mkdtemp(dir=self.work)))
         return self._made[key]
 
+    def unpacked_kernel(self, package: str) -> Kernel:
+        return unpacked_kernel(package)
+
+    def images(self, firmware: str) -> list[ImageSpec]:
+        return images(firmware, self.system, self.platform)
+
     def kernel(self, package: str = "linux-image-cloud-amd64") -> tuple[Kernel, Path]:
         """A kernel and an initramfs of it."""
 
         def make(folder: Path) -> tuple[Kernel, Path]:
-            found = unpacked_kernel(package)
-            return found, initramfs(found, folder / "initrd")
+            found = self.unpacked_kernel(package)
+            return found, initramfs(found, folder / "initrd", self.system)
 
         made: tuple[Kernel, Path] = self._once(f"kernel {package}", make)
         return made
@@ -157,7 +183,7 @@ class Bench:
         return path
 
     def layout(self, firmware: str) -> Path:
-        path: Path = self._once(f"images {firmware}", lambda folder: oci_layout(folder / "oci", images(firmware), compression="none"))
+        path: Path = self._once(f"images {firmware}", lambda folder: oci_layout(folder / "oci", self.images(firmware), compression="none"))
         return path
 
     def store(self, of: str = "one", /, **manifest: Any) -> Path:
@@ -166,10 +192,12 @@ class Bench:
         def make(folder: Path) -> Path:
             listed = [
                 {"ref": image.tags[0], "from": f"oci:{self.layout(of)}:{image.tags[0]}", "digest": oci_digest(image)}
-                for image in images(of)
+                for image in self.images(of)
             ]
+            # An archive has no seal of its own.
+            sealed = {} if manifest.get("mode") == "archive" else {"verity": {"seal": "always"}}
             whole = {"version": 1, "epoch": EPOCH, "images": listed, "containers": [container()], "target": {"init": ["sysv"]},
-                     "verity": {"seal": "always"}, **manifest}  # fmt: skip
+                     **sealed, **manifest}  # fmt: skip
             (folder / "shiplap.yaml").write_text(json.dumps(whole))
             _shiplap("build", "-f", str(folder / "shiplap.yaml"), "-o", str(folder / "out"))
             return folder / "out"
@@ -179,7 +207,7 @@ class Bench:
 
     def firmware(self, of: str = "one", /, base: Path | None = None, rootfs: Sequence[str] = (), **manifest: Any) -> Firmware:
         """A firmware of those images; ``base``: BusyBox and Docker if not told; ``rootfs``: more options of that verb."""
-        chosen = base or self.base("busybox docker", busybox_root)
+        chosen = base or self.base("busybox docker", lambda: busybox_root(system=self.system))
         store = self.store(of, **manifest)
         kernel, initrd = self.kernel()
 
@@ -187,7 +215,7 @@ class Bench:
             _shiplap("rootfs", "--base", str(chosen), "--store", str(store), "-o", str(folder / "root"), "--level", "1",
                      "--source-date-epoch", str(EPOCH), *rootfs)  # fmt: skip
             root_hash = (folder / "root/rootfs.roothash").read_text().strip()
-            return Firmware(kernel, initrd, folder, folder / "root", store, root_hash, "--disk" in rootfs)
+            return Firmware(kernel, initrd, folder, folder / "root", store, root_hash, "--disk" in rootfs, self.board)
 
         made: Firmware = self._once(f"firmware {store} {chosen} {' '.join(rootfs)}", make)
         return made

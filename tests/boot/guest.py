@@ -7,12 +7,12 @@ is sourced before the init scripts (it mounts the data disk, flips a configurati
 from __future__ import annotations
 
 import io
-import subprocess
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from boot.machine import Disk, libraries, program
+from boot.machine import Disk
+from systems import HERE, System
 
 DOCKER = ("dockerd", "docker", "containerd", "containerd-shim-runc-v2", "containerd-shim", "runc", "docker-proxy", "docker-init")
 TOOLS = ("veritysetup", "blkid", "mkfs.ext4")
@@ -78,7 +78,8 @@ dockerd --bridge=none --iptables=false --ip6tables=false --exec-opt native.cgrou
 class RootTar:
     """A tar of a root file system, made entry by entry; of two entries with one name the first counts, parents come by themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, system: System = HERE) -> None:
+        self._system = system
         self._made = io.BytesIO()
         self._tar = tarfile.TarFile(fileobj=self._made, mode="w", format=tarfile.PAX_FORMAT)
         self._seen: dict[str, None] = {}
@@ -115,15 +116,15 @@ class RootTar:
             self._tar.addfile(info, io.BytesIO(data))
 
     def program(self, name: str) -> None:
-        """A program of this system with the libraries that it wants."""
-        path = program(name)
+        """A program of the system with the libraries that it wants."""
+        path = self._system.program(name)
         self.file(f"usr/bin/{name}", 0o755, path.read_bytes())
         self.libraries(path)
 
     def libraries(self, path: Path) -> None:
-        for library in libraries(path):
-            name = str(library).lstrip("/")
-            self.file(name if name.startswith("usr/") else f"usr/{name}", 0o755, library.resolve().read_bytes())
+        for library, file in self._system.libraries(path).items():
+            name = library.lstrip("/")
+            self.file(name if name.startswith("usr/") else f"usr/{name}", 0o755, file.read_bytes())
 
     def tools_of_cases(self) -> None:
         """What the scripts of cases use."""
@@ -135,9 +136,9 @@ class RootTar:
         return self._made.getvalue()
 
 
-def busybox_root(programs: Sequence[str] = DOCKER, files: dict[str, tuple[int, bytes]] | None = None) -> bytes:
-    """A tar of the root with BusyBox init and those programs of this system; ``files``: name → (mode, content), in the place of ours."""
-    tar = RootTar()
+def busybox_root(programs: Sequence[str] = DOCKER, files: dict[str, tuple[int, bytes]] | None = None, system: System = HERE) -> bytes:
+    """A tar of the root with BusyBox init and those programs of the system; ``files``: name → (mode, content), in the place of ours."""
+    tar = RootTar(system)
     for folder in FOLDERS:
         tar.folder(folder)
     for name, target in LINKS:
@@ -147,8 +148,7 @@ def busybox_root(programs: Sequence[str] = DOCKER, files: dict[str, tuple[int, b
     for name in (*programs, *TOOLS):
         tar.program(name)
     tar.program("busybox")
-    listed = subprocess.run([program("busybox"), "--list"], capture_output=True, text=True, check=True).stdout.split()
-    for applet in listed:
+    for applet in system.busybox_applets():
         if applet not in ("busybox", "init"):
             tar.link(f"usr/bin/{applet}", "busybox")
     tar.link("usr/sbin/init", "../bin/busybox")

@@ -6,7 +6,6 @@ TCG by default: /dev/kvm may exist and not work. Nothing here needs root.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-MODULES = ("virtio_blk", "virtio_pci", "squashfs", "overlay", "dm-verity", "loop", "ext4", "erofs", "f2fs", "iso9660")
+from systems import HERE, System
+
+# The checksums first: f2fs and libcrc32c ask the kernel's crypto layer for them by name, which modules.dep does not say.
+MODULES = (
+    "crc32c_generic",
+    "crc32_generic",
+    "virtio_blk",
+    "virtio_pci",
+    "squashfs",
+    "overlay",
+    "dm-verity",
+    "loop",
+    "ext4",
+    "erofs",
+    "f2fs",
+    "iso9660",
+)
 # A machine that others use as well takes several times as long as an idle one.
 BOOT_SECONDS = 600.0
 
@@ -81,16 +96,21 @@ def cpio_newc(files: Iterable[tuple[str, int, bytes]]) -> bytes:
 
 
 def libraries(program: Path) -> list[Path]:
-    """Shared libraries and loader of ``program``, as ldd names them."""
-    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
-    return [Path(word) for line in said.splitlines() for word in line.split() if word.startswith("/")]
+    """Shared libraries and loader of a program of this system."""
+    return [Path(name) for name in HERE.libraries(program)]
 
 
 def program(name: str) -> Path:
     """A program of this system, also where only root has it in PATH."""
-    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin")))
-    assert found is not None, f"{name} is not installed"
-    return Path(found)
+    return HERE.program(name)
+
+
+@dataclass(frozen=True)
+class Board:
+    """What makes the kind of a machine: qemu's program with its first words, and the kernel's name for the serial console."""
+
+    qemu: Sequence[str] = ("qemu-system-x86_64",)
+    console: str = "ttyS0"
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,7 @@ class Kernel:
         return [folder / one for one in order]
 
 
-def initramfs(kernel: Kernel, out: Path) -> Path:
+def initramfs(kernel: Kernel, out: Path, system: System = HERE) -> Path:
     """BusyBox, veritysetup and blkid with their libraries, modules, and the script above."""
     files: list[tuple[str, int, bytes]] = []
     seen: dict[str, None] = {}
@@ -144,10 +164,10 @@ def initramfs(kernel: Kernel, out: Path) -> Path:
 
     add("init", 0o100755, _INIT.encode())
     for name, place in (("busybox", "bin"), ("veritysetup", "sbin"), ("blkid", "sbin")):
-        path = program(name)
+        path = system.program(name)
         add(f"{place}/{name}", 0o100755, path.read_bytes())
-        for library in libraries(path):
-            add(str(library).lstrip("/"), 0o100755, library.resolve().read_bytes())
+        for library, file in system.libraries(path).items():
+            add(library.lstrip("/"), 0o100755, file.read_bytes())
     modules = kernel.modules()
     for module in modules:
         add(f"modules/{module.name}", 0o100644, module.read_bytes())
@@ -213,6 +233,11 @@ class Running:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
+    def processor_seconds(self) -> float:
+        """What the emulation has cost so far (proc(5), utime and stime): other work on this computer does not lengthen it much."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def console(self) -> Console:
         return Console(self._log.read_text(errors="replace"), self.seconds)
 
@@ -243,20 +268,22 @@ class Running:
 
 @dataclass(frozen=True)
 class Machine:
-    """``append``: words for the kernel's command line."""
+    """``append``: words for the kernel's command line. ``initrd`` None: no initramfs."""
 
     kernel: Kernel
-    initrd: Path
+    initrd: Path | None
     disks: Sequence[Disk]
     append: str = ""
     memory_mib: int = 640
     accelerator: str = "tcg,thread=multi"
     extra: Sequence[str] = field(default_factory=tuple)
+    board: Board = field(default_factory=Board)
 
     def command(self) -> list[str]:
-        words = [str(program("qemu-system-x86_64")), "-accel", self.accelerator, "-smp", "2", "-m", str(self.memory_mib), "-nographic",
-                 "-no-reboot", "-nic", "none", "-kernel", str(self.kernel.image), "-initrd", str(self.initrd),
-                 "-append", f"console=ttyS0 panic=-1 quiet {self.append}"]  # fmt: skip
+        words = [str(program(self.board.qemu[0])), *self.board.qemu[1:], "-accel", self.accelerator, "-smp", "2",
+                 "-m", str(self.memory_mib), "-nographic", "-no-reboot", "-nic", "none", "-kernel", str(self.kernel.image),
+                 *(("-initrd", str(self.initrd)) if self.initrd else ()),
+                 "-append", f"console={self.board.console} panic=-1 quiet {self.append}"]  # fmt: skip
         for number, disk in enumerate(self.disks):
             words += disk.options(number)
         return [*words, *self.extra]

@@ -1,8 +1,9 @@
-"""The base root file system of a test machine with Podman: BusyBox as init, this system's Podman, conmon and crun."""
+"""The base root file system of a test machine with Podman: BusyBox as init, the system's Podman, conmon and crun."""
 
 from __future__ import annotations
 
 from boot.guest import busybox_root
+from systems import HERE, System
 
 PROGRAMS = ("podman", "conmon", "crun")
 _FILES = {
@@ -13,5 +14,5 @@ _FILES = {
 }
 
 
-def podman_root() -> bytes:
-    return busybox_root(PROGRAMS, {name: (0o644, data) for name, data in _FILES.items()})
+def podman_root(system: System = HERE) -> bytes:
+    return busybox_root(PROGRAMS, {name: (0o644, data) for name, data in _FILES.items()}, system)

@@ -81,6 +81,16 @@ def test_an_unsealed_store_and_an_archive_need_less(tmp_path: Path, capsys: pyte
     }  # fmt: skip
 
 
+def test_a_signature_beside_the_store_asks_for_a_kernel_that_checks_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = build(tmp_path)
+    kernel = str(config(tmp_path, *ENGINE, *SEALED, "SQUASHFS", "SQUASHFS_ZSTD", "SQUASHFS_XATTR"))
+    code, said = doctor(capsys, "--kernel", kernel, "--store", str(out))
+    assert (code, said["needs"]["signed"]) == (0, False)
+    (out / "store.roothash.p7s").write_bytes(b"attached after the build")
+    code, said = doctor(capsys, "--kernel", kernel, "--store", str(out))
+    assert (code, said["needs"]["signed"], missing(said)) == (1, True, {"CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG"})
+
+
 def test_people_read_what_is_missing_and_what_to_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--kernel", str(config(tmp_path, *ENGINE, "SQUASHFS"))]) == 1
     said = capsys.readouterr().out

@@ -85,6 +85,30 @@ def test_in_a_partition_the_store_is_not_in_the_root(stores: dict[str, Path], tm
     assert f"STORE_HASH={(stores['partition'] / 'store.roothash').read_text()}" in (out / "boot/partitions.env").read_text()
 
 
+@pytest.mark.parametrize(("placement", "seal", "goes"), [("file", "always", True), ("file", "auto", False), ("partition", "auto", True)])
+def test_a_signature_of_the_store_goes_into_the_root_where_the_device_opens_the_store_by_itself(
+    tmp_path: Path, placement: str, seal: str, goes: bool
+) -> None:
+    """The target kit reads it there, also when image and tree have partitions."""
+    sealed = {"root_hash": "1" * 64, "tree": "x", "seal": seal}
+    store = store_folder(tmp_path / "store", placement=placement, **sealed)
+    (store / "store.roothash.p7s").write_bytes(b"\x30\x82 a signature")
+    image = made(tmp_path, store, "--placement", placement) / "rootfs.squashfs"
+    path = STORE + b"/store.roothash.p7s"
+    assert (path in entries(image)) is goes
+    if goes:
+        assert read(image, path) == b"\x30\x82 a signature"
+
+
+@pytest.mark.parametrize("content", [b"", bytes(32768)], ids=["empty", "longer than a key of the kernel's ring"])
+def test_what_the_kernel_could_not_take_as_a_signature_is_refused(tmp_path: Path, content: bytes) -> None:
+    store = store_folder(tmp_path / "store", placement="partition")
+    (store / "store.roothash.p7s").write_bytes(content)
+    done = rootfs(tmp_path, store, "--placement", "partition")
+    assert done.returncode == 2
+    assert "store.roothash.p7s is no signature: a file of 1 to 32767 bytes is one" in done.stderr
+
+
 def test_as_a_tree_the_store_is_unpacked_with_all_that_it_holds(stores: dict[str, Path], tmp_path: Path) -> None:
     found = entries(made(tmp_path, stores["tree"], "--placement", "tree") / "rootfs.squashfs")
     wanted = entries(stores["tree"] / "store.squashfs")

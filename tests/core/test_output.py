@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,13 +144,61 @@ def test_a_link_to_a_folder_is_that_folder(tmp_path: Path) -> None:
 
 
 def test_a_link_in_an_artifact_s_place_is_replaced_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
+    build(tmp_path / "out", store_json=b"0", store_tar=b"0")
     (tmp_path / "precious").write_bytes(b"mine")
-    (tmp_path / "out/store.json").symlink_to("../precious")
-    (tmp_path / "out/store.tar").symlink_to("../precious")
+    for name in ("store.json", "store.tar"):
+        (tmp_path / "out" / name).unlink()
+        (tmp_path / "out" / name).symlink_to("../precious")
     build(tmp_path / "out", store_json=b"1")
     assert (tmp_path / "precious").read_bytes() == b"mine"
     assert not (tmp_path / "out/store.json").is_symlink() and not (tmp_path / "out/store.tar").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["images.tar", "store.roothash.p7s", SUMS_NAME])
+def test_a_file_of_somebody_else_with_an_artifact_s_name_is_refused_and_stays(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    assert str(tmp_path / name) in str(unusable(tmp_path))
+    assert content(tmp_path) == {name: b"mine"}
+
+
+def test_another_program_s_sums_make_nothing_ours(tmp_path: Path) -> None:
+    theirs = {"images.tar": b"mine", "thesis.tex": b"mine"}
+    (tmp_path / SUMS_NAME).write_bytes(b"".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode() for name, data in theirs.items()))
+    (tmp_path / "images.tar").write_bytes(b"mine")
+    assert SUMS_NAME in str(unusable(tmp_path))
+    (tmp_path / SUMS_NAME).unlink()
+    assert "images.tar" in str(unusable(tmp_path))
+    assert (tmp_path / "images.tar").read_bytes() == b"mine"
+
+
+def test_a_link_of_somebody_else_to_nowhere_is_refused_as_well(tmp_path: Path) -> None:
+    (tmp_path / "store.tar").symlink_to("elsewhere")
+    assert "store.tar" in str(unusable(tmp_path))
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_after_a_power_cut_in_publishing_the_next_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int) -> None:
+    out, cut = tmp_path / "out", tmp_path / "cut"
+    build(out, store_tar=b"old", images_tar=b"old")
+    replace, count = Path.replace, 0
+
+    def replace_some(self: Path, target: Path) -> Path:
+        nonlocal count
+        if count == moved:
+            shutil.copytree(out, cut)
+        count += 1
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_some)
+    build(out, store_tar=b"new", record_json=b"new")
+    monkeypatch.undo()
+    assert SUMS_NAME not in content_names(cut)
+    build(cut, record_json=b"newest")
+    assert content_names(cut) == {"record.json", SUMS_NAME}
+
+
+def content_names(out: Path) -> set[str]:
+    return {path.name for path in out.iterdir()}
 
 
 def unusable(out: Path) -> OutputUnusable:

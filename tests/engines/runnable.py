@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
 from archives import ImageSpec
 from images import CAPABILITY, X, directory, file, hardlink, symlink
 from layertar import TarItem, build
+from systems import HERE, System
 
 PROGRAMS = ("sh", "cat", "id", "ls", "stat", "sleep")
 CAPABILITY_BIT = 1 << 10  # cap_net_bind_service, what CAPABILITY holds
 
 
-def _executable(program: str) -> Path:
-    found = shutil.which(program)
-    assert found is not None, program
-    return Path(found)
-
-
-def _libraries(program: Path) -> list[str]:
-    """Absolute paths of shared libraries and loader, as `ldd` names them."""
-    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-    return [word for line in said.splitlines() for word in line.split() if word.startswith("/")]
-
-
-def programs_layer() -> bytes:
+def programs_layer(system: System = HERE) -> bytes:
     """/bin with PROGRAMS, every library where the loader looks for it, users, and things for later layers to change."""
-    executables = {program: _executable(program) for program in PROGRAMS}
-    libraries = sorted({library for path in executables.values() for library in _libraries(path)})
+    executables = {program: system.program(program) for program in PROGRAMS}
+    libraries = {name: path for program in executables.values() for name, path in system.libraries(program).items()}
     items: list[TarItem] = [directory("bin")]
     items += [file(f"bin/{name}", path.read_bytes(), mode=0o755) for name, path in executables.items()]
-    items += [file(library[1:], Path(library).read_bytes(), mode=0o755) for library in libraries]
+    items += [file(name[1:], path.read_bytes(), mode=0o755) for name, path in sorted(libraries.items())]
     items += [
         directory("etc"),
         file("etc/passwd", b"root:x:0:0::/:/bin/sh\nsvc:x:999:999::/srv:/bin/sh\n"),
@@ -47,9 +32,9 @@ def programs_layer() -> bytes:
     return build(items)
 
 
-def changes_layer() -> bytes:
+def changes_layer(system: System = HERE) -> bytes:
     """Deletions, an opaque directory, a setuid program, a file capability, hard links, a service's own directory."""
-    identify, show = _executable("id").read_bytes(), _executable("cat").read_bytes()
+    identify, show = system.program("id").read_bytes(), system.program("cat").read_bytes()
     return build(
         [
             directory("data"),
@@ -105,11 +90,12 @@ def hidden_lines() -> set[str]:
     return {"gone", "old", "link"}
 
 
-def image(*tags: str, extra: bytes | None = None) -> ImageSpec:
+def image(*tags: str, extra: bytes | None = None, system: System = HERE, platform: str = "linux/amd64") -> ImageSpec:
     """Three layers (four with ``extra`` on top), running as user 999."""
-    layers = [programs_layer(), changes_layer(), top_layer()]
+    layers = [programs_layer(system), changes_layer(system), top_layer()]
     return ImageSpec(
         [*layers, extra] if extra is not None else layers,
         tags,
+        platform,
         config={"config": {"Cmd": ["/bin/sh", "-c", CHECK], "Env": ["PATH=/bin"], "User": "999:999", "WorkingDir": "/"}},
     )

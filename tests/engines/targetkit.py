@@ -47,6 +47,7 @@ def firmware(
     folder: Path,
     images: Sequence[ImageSpec],
     data_root: Path | str,
+    /,
     persistence: str = "persistent",
     more: dict[str, str] | None = None,
     **keys: Any,

@@ -94,9 +94,30 @@ def test_scripts_are_clean_posix_sh(name: str, tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-def test_grub_takes_the_menu_entry(tmp_path: Path) -> None:
-    (tmp_path / "grub.cfg").write_text(render(SETTINGS)["grub.cfg"])
+@pytest.mark.parametrize("name", ["grub.cfg", "grub-slots.cfg"])
+def test_grub_takes_the_menu_entry_and_the_choice_of_slots(name: str, tmp_path: Path) -> None:
+    (tmp_path / "grub.cfg").write_text(render(SETTINGS)[name])
     subprocess.run([program("grub-script-check"), tmp_path / "grub.cfg"], check=True)
+
+
+@pytest.mark.parametrize(("said", "slot"), [(None, "a"), ("", "a"), ("a", "a"), ("b", "b")])
+def test_mender_s_module_knows_the_slot_as_the_boot_loaders_do_also_when_nothing_was_ever_set(said: str | None, slot: str) -> None:
+    """A factory's environment has no bootslot: whoever took that for `not a` would write over the slot that runs."""
+    function = next(line for line in render(SETTINGS)["mender-module"].splitlines() if line.startswith("booted() {"))
+    environment = "fw_printenv() { return 1; }" if said is None else f"fw_printenv() {{ echo '{said}'; }}"
+    done = subprocess.run(["sh", "-euc", f"{environment}\n{function}\nbooted"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{slot}\n"
+    for name in ("grub-slots.cfg", "boot-slots.cmd"):
+        assert "!= b" in render(SETTINGS)[name]
+
+
+def test_each_snippet_says_at_its_top_where_it_goes_and_what_is_to_be_edited() -> None:
+    # Command lines are read as they are; the FIT says what has to lie beside it.
+    for name, text in render(SETTINGS).items():
+        if not name.endswith((".txt", ".its", ".env")):
+            head = "\n".join(text.splitlines()[:8])
+            assert "Where it goes: " in head, name
+            assert "o edit" in head, name
 
 
 def test_the_device_tree_compiler_takes_the_fit(tmp_path: Path) -> None:

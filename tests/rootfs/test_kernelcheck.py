@@ -90,7 +90,7 @@ def test_what_a_store_does_not_need_is_not_asked_for(needs: StoreNeeds, without:
     text = GOOD
     for symbol in without:
         text = text.replace(f"CONFIG_{symbol}=y\n", "").replace(f"CONFIG_{symbol}=m\n", "")
-    assert missing(text, needs) == set()
+    assert missing(text + "CONFIG_EFI_PARTITION=y\n", needs) == set()
     assert missing(text) == set(without)
 
 
@@ -99,6 +99,8 @@ def test_what_a_store_does_not_need_is_not_asked_for(needs: StoreNeeds, without:
     [
         (replace(DEFAULT, filesystem="erofs", compression="zstd"), {"EROFS_FS", "EROFS_FS_ZIP", "EROFS_FS_ZIP_ZSTD", "EROFS_FS_XATTR"}),
         (replace(DEFAULT, filesystem="erofs", compression="none", has_xattrs=False), {"EROFS_FS"}),
+        (replace(DEFAULT, placement="partition"), {"EFI_PARTITION"}),
+        (replace(DEFAULT, signed=True), {"DM_VERITY_VERIFY_ROOTHASH_SIG"}),
         (replace(DEFAULT, compression="lz4"), {"SQUASHFS_LZ4"}),
         (replace(DEFAULT, compression="gzip"), {"SQUASHFS_ZLIB"}),
         (replace(DEFAULT, persistence="persistent"), {"EXT4_FS"}),
@@ -132,6 +134,51 @@ def test_containers_without_a_bridge_need_none() -> None:
         one.symbol for one in check_kernel(config, replace(DEFAULT, bridge=False))
     }
     assert bridge == {"VETH", "BRIDGE", "NETFILTER_XT_MATCH_ADDRTYPE", "IP_NF_NAT"}
+
+
+def remarks(text: str, needs: StoreNeeds = DEFAULT) -> dict[str, Weight]:
+    return {one.symbol: one.weight for one in check_kernel(read_config(text.encode(), ".config"), needs)}
+
+
+@pytest.mark.parametrize(
+    "fast", ["CRYPTO_SHA256_SSSE3=m", "CRYPTO_SHA256_X86_64=y", "CRYPTO_LIB_SHA256_ARCH=y"], ids=["until 6.15", "6.16", "since 6.17"]
+)
+def test_slow_hashing_is_told_by_the_name_that_fast_code_has_in_that_kernel(fast: str) -> None:
+    text = GOOD + "CONFIG_X86_64=y\n"
+    assert remarks(text)["CRYPTO_SHA256_SSSE3"] is Weight.LIMITS
+    assert "CRYPTO_SHA256_SSSE3" not in remarks(f"{text}CONFIG_{fast}\n")
+
+
+def test_a_kernel_without_the_legacy_tables_of_iptables_has_a_bridge_by_nftables() -> None:
+    """Linux 6.12 calls them legacy, and they can be left out."""
+    nftables = GOOD + "# CONFIG_IP_NF_IPTABLES_LEGACY is not set\nCONFIG_NFT_COMPAT=m\nCONFIG_NFT_NAT=m\n"
+    assert "IP_NF_NAT" not in remarks(nftables)
+    for line in ("CONFIG_NFT_COMPAT=m\n", "CONFIG_NFT_NAT=m\n"):
+        assert remarks(nftables.replace(line, ""))["IP_NF_NAT"] is Weight.LIMITS
+
+
+@pytest.mark.parametrize("split", ["MEMCG_V1", "CPUSETS_V1", "SQUASHFS_FILE_CACHE", "SQUASHFS_COMPILE_DECOMP_SINGLE", "SECURITY_LOADPIN"])
+def test_what_newer_kernels_split_off_is_not_asked_for(split: str) -> None:
+    assert split not in remarks(GOOD)
+    assert remarks(f"{GOOD}# CONFIG_{split} is not set\n") == remarks(GOOD)
+
+
+def test_security_that_the_kernel_does_not_start_by_itself_is_not_named() -> None:
+    built = GOOD + "CONFIG_SECURITY_SELINUX=y\nCONFIG_SECURITY_APPARMOR=y\nCONFIG_IMA_APPRAISE=y\n"
+    looks = {"SECURITY_SELINUX", "SECURITY_APPARMOR", "IMA_APPRAISE"}
+    # Linux before 5.1 has no such list.
+    assert set(remarks(built)) & looks == looks
+    assert set(remarks(f'{built}CONFIG_LSM="landlock,yama,apparmor,bpf"\n')) & looks == {"SECURITY_APPARMOR", "IMA_APPRAISE"}
+    assert set(remarks(f'{built}CONFIG_LSM="landlock,selinux"\n')) & looks == {"SECURITY_SELINUX", "IMA_APPRAISE"}
+
+
+def test_a_signed_store_wants_a_look_at_the_keys_that_the_kernel_trusts() -> None:
+    able = GOOD + "CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG=y\n"
+    signed = replace(DEFAULT, signed=True)
+    assert missing(able, signed) == set()
+    assert remarks(able + 'CONFIG_SYSTEM_TRUSTED_KEYS=""\n', signed)["SYSTEM_TRUSTED_KEYS"] is Weight.LOOK
+    assert "SYSTEM_TRUSTED_KEYS" not in remarks(able + 'CONFIG_SYSTEM_TRUSTED_KEYS="board.pem"\n', signed)
+    assert "SYSTEM_TRUSTED_KEYS" not in remarks(able)
 
 
 def test_proc_config_gz_is_opened() -> None:

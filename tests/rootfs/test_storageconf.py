@@ -84,12 +84,12 @@ def base_tree(tmp_path: Path, files: dict[str, bytes]) -> Iterator[BaseTree]:
 def test_the_base_s_file_is_found_where_podman_would_read_it(tmp_path: Path, place: str) -> None:
     entry = Entry(b"etc/containers/storage.conf", Kind.REGULAR, 0o644, content=Bytes(PLAIN))
     for tree in base_tree(tmp_path, {place: b"[storage]\ntransient_store = true\n"}):
-        merged = merged_with_base(tree, entry, SILENT)
+        merged = merged_with_base(tree, entry, SILENT, {})
         assert merged.content is not None
         assert tomllib.loads(b"".join(merged.content.chunks()).decode())["storage"]["transient_store"] is True
         tree.put(merged)
     for tree in base_tree(tmp_path, {"etc/other": b""}):
-        assert merged_with_base(tree, entry, SILENT) is entry
+        assert merged_with_base(tree, entry, SILENT, {}) is entry
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=8)

@@ -197,7 +197,7 @@ def test_a_failure_that_nobody_listens_to_covers_the_data_root_too(each: Device,
 
 def test_a_second_signal_does_not_stop_the_covering(each: Device) -> None:
     each.sh("printf '#!/bin/sh\\nkill -TERM $PPID; sleep 0.2\\n' >/usr/bin/sha256sum")
-    each.sh("printf '#!/bin/sh\\nkill -TERM $PPID; exec /bin/umount \"$@\"\\n' >/usr/local/bin/umount; chmod +x /usr/local/bin/umount")
+    each.sh("printf '#!/bin/sh\\nkill -TERM $PPID; exec /bin/umount \"$@\"\\n' >/usr/local/sbin/umount; chmod +x /usr/local/sbin/umount")
     assert "seed failed (143)" in each.fails("seed")
     assert each.covered()
 

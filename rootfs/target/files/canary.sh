@@ -5,8 +5,6 @@
 # an opaque directory over a name of the lower one.
 # shellcheck shell=sh disable=SC2154
 
-CANARY_AT=$RUN/canary
-
 check_attributes() {
     leave_canary
     grep -qw overlay /proc/filesystems || modprobe overlay 2>/dev/null || :
@@ -36,7 +34,6 @@ check_attributes() {
 
 # Also after a failure, and after a try that was cut off.
 leave_canary() {
-    for canary in "$CANARY_AT-view" "$CANARY_AT"; do
-        if is_mounted "$canary"; then umount "$canary" 2>/dev/null || umount -l "$canary" || :; fi
-    done
+    let_go "$CANARY_AT-view"
+    let_go "$CANARY_AT"
 }

@@ -27,10 +27,10 @@ engine_runs() {
 
 short_sleep() { sleep 0.2 2>/dev/null || sleep 1; }
 
-# Waits until the engine answers, at most TIMEOUT seconds; a question to an engine that hangs is given up.
+# Waits until the engine answers, at most TIMEOUT seconds.
 await_engine() {
     # Where seeding failed the engine does not answer, or must not be asked.
-    if is_refused; then die "$DATA_ROOT was made unusable by an earlier failure: restart the device"; fi
+    not_refused
     # Somebody ended the seeding in a way that it could not notice, and the engine was started all the same.
     [ "$(first_line "$RUN/seeded")" = "$(this_seeding)" ] || die "the data-root $DATA_ROOT was not seeded since the start of the device"
     if [ "$ENGINE" = podman ]; then
@@ -38,21 +38,22 @@ await_engine() {
         [ -z "$problem" ] || die "$problem"
         return 0
     fi
-    deadline=$(($(uptime_seconds) + TIMEOUT))
-    while :; do
-        engine version >/dev/null 2>&1 &
-        question=$!
-        while kill -0 "$question" 2>/dev/null; do
-            if [ "$(uptime_seconds)" -ge "$deadline" ]; then
-                kill "$question" 2>/dev/null || :
-                die "the engine did not answer within $TIMEOUT seconds"
-            fi
-            short_sleep
-        done
-        if wait "$question"; then return 0; fi
-        [ "$(uptime_seconds)" -lt "$deadline" ] || die "the engine did not answer within $TIMEOUT seconds"
+    within "$TIMEOUT"
+    until answers; do
+        in_time || die "the engine did not answer within $TIMEOUT seconds"
         short_sleep
     done
+}
+
+# A question to an engine that hangs is given up.
+answers() {
+    engine version >/dev/null 2>&1 &
+    question=$!
+    while kill -0 "$question" 2>/dev/null; do
+        in_time || { kill "$question" 2>/dev/null; return 1; }
+        short_sleep
+    done
+    wait "$question"
 }
 
 # Another configuration may be stronger than storage.conf; what it names is neither prepared nor covered after a failure.
@@ -101,6 +102,7 @@ do_load() {
     done <"$LISTS/images" >"$RUN/loaded"
     open_state
     put_file "$RUN/loaded" "$STATE/loaded" 600
+    rm -rf "$STATE/new"
     sync
     say "loaded $image, because $missing was missing"
 }
@@ -193,9 +195,9 @@ do_await() {
 }
 
 await_path() {
-    deadline=$(($(uptime_seconds) + TIMEOUT))
+    within "$TIMEOUT"
     until [ -e "$1" ]; do
-        [ "$(uptime_seconds)" -lt "$deadline" ] || die "container $CONTAINER waits for $1, which did not appear within $TIMEOUT seconds"
+        in_time || die "container $CONTAINER waits for $1, which did not appear within $TIMEOUT seconds"
         short_sleep
     done
 }
@@ -208,11 +210,11 @@ do_status() {
         { [ "$1" = --wait ] && is_number "${2:-}"; } || { usage >&2; exit 2; }
         wait=$2
     fi
-    deadline=$(($(uptime_seconds) + wait))
+    within "$wait"
     while :; do
         problem=$(first_problem) || problem="the configuration in $LISTS cannot be read"
         [ -n "$problem" ] || break
-        if [ "$(uptime_seconds)" -ge "$deadline" ]; then
+        if ! in_time; then
             echo "shiplap: $problem" >&2
             return 1
         fi
@@ -225,15 +227,14 @@ do_status() {
 first_problem() {
     if [ "$MODE" = store ]; then
         store_is_there || { echo "the store is not mounted"; return 0; }
-        stamp=
-        if [ -r "$STATE/stamp" ]; then read -r stamp <"$STATE/stamp" || :; fi
-        [ "$stamp" = "$STORE_ID" ] || { echo "the data-root is not seeded with this firmware's store"; return 0; }
+        [ "$(read_stamp)" = "$STORE_ID" ] || { echo "the data-root is not seeded with this firmware's store"; return 0; }
     fi
     if [ "$ENGINE" = podman ]; then
         problem=$(podman_problem)
         [ -z "$problem" ] || { echo "$problem"; return 0; }
     else
-        engine version >/dev/null 2>&1 || { echo "the engine does not answer"; return 0; }
+        within 10 # in a subshell
+        answers || { echo "the engine does not answer"; return 0; }
     fi
     missing=$(first_missing) || return 1
     [ -z "$missing" ] || { echo "the engine has no image $missing of this firmware$(engine_said)"; return 0; }

@@ -9,33 +9,16 @@ LAYERS=overlay-layers/layers.json
 IMAGES=overlay-images/images.json
 
 seed_podman() {
-    if is_refused; then die "$DATA_ROOT was made unusable by an earlier failure: restart the device"; fi
-    changed=no
-    if [ "$PERSISTENCE" = volatile ]; then
-        is_ours_or_free || mount_volatile
-    else
-        require_writable
-        if engine_runs; then
-            say "containers run: the graphroot is left as it is until the next start of the device"
-            left=yes
-            return 0
-        fi
-    fi
     open_state
     if [ "$PERSISTENCE $MODE" = "persistent store" ]; then clear_way; fi
     link_volumes
-    if [ "$(read_stamp)" != "$STORE_ID" ]; then
-        echo "$STORE_ID" >"$RUN/stamp"
-        put_file "$RUN/stamp" "$STATE/stamp" 600
-    fi
-    if [ "$changed$PERSISTENCE" = yespersistent ]; then sync; fi
-    rm -rf "$STATE/new"
+    stamp
 }
 
 # Nothing in the graphroot may pass for a part of the store, or be built on a part of another one.
 clear_way() {
     for folder in overlay overlay/l overlay-layers overlay-images overlay-containers; do
-        if [ -L "$DATA_ROOT/$folder" ]; then real_folder "$DATA_ROOT/$folder"; fi
+        if [ -L "$ROOT/$folder" ]; then real_folder "$ROOT/$folder"; fi
     done
     : >"$RUN/store-layers"
     for path in "$STORE/overlay"/*; do
@@ -66,7 +49,7 @@ clear_way() {
 # is not the engine's must not be led to see something else. Fails for what is no such list.
 records() {
     # Callers ask whether this fails, so nothing in here stops by itself.
-    tr -d '\n\r' <"$2" >"$RUN/list" || return 1
+    tr -d '\n\r' <"$2" >"$RUN/list" || return
     awk -v wanted="$1" '
         function end_of_record() {
             if (!(value["id"] ~ /^[0-9a-f]+$/) || length(value["id"]) != 64) odd = 1
@@ -125,23 +108,25 @@ records() {
 # own_records KEY FILE NAME: of the graphroot. A list that cannot be read would stop the engine: it is put aside.
 own_records() {
     : >"$RUN/$3"
-    if [ -L "$DATA_ROOT/$2" ] || { [ -e "$DATA_ROOT/$2" ] && [ ! -f "$DATA_ROOT/$2" ]; }; then
+    if is_there "$ROOT/$2" && ! is_file "$ROOT/$2"; then
         say "repaired $2, which was no file"
-        rm -rf "${DATA_ROOT:?}/$2"
+        rm -rf "${ROOT:?}/$2"
     fi
-    [ -e "$DATA_ROOT/$2" ] || return 0
-    records "$1" "$DATA_ROOT/$2" "$RUN/$3" && return 0
-    say "$2 is no list that the engine writes: it is in $STATE/unreadable now"
+    [ -e "$ROOT/$2" ] || return 0
+    records "$1" "$ROOT/$2" "$RUN/$3" && return 0
+    # Somebody may have killed the reader.
+    [ $? -eq 1 ] || die "cannot read $2"
+    say "$2 is no list that the engine writes: it is in $DATA_ROOT/.shiplap/unreadable now"
     real_folder "$STATE/unreadable"
     rm -rf "$STATE/unreadable/${2##*/}"
-    mv -f "$DATA_ROOT/$2" "$STATE/unreadable/"
+    mv -f "$ROOT/$2" "$STATE/unreadable/"
     : >"$RUN/$3"
 }
 
 # Names that an earlier firmware gave to its images, "CONFIG NAME": the engine copies them when it writes a record of its own.
 former_names() {
-    [ -f "$STATE/names" ] && [ ! -L "$STATE/names" ] || return 0
-    grep -E '^[0-9a-f]{64} [^ ]+$' "$STATE/names" || :
+    is_file "$STATE/names" || return 0
+    grep -E '^[0-9a-f]{64} [^ ]+$' "$STATE/names" || [ $? -eq 1 ]
 }
 
 # Prints what has to happen, "WHAT ID NAMES"; writes new-layers, new-volatile-layers, new-images where a record goes or changes.
@@ -217,49 +202,49 @@ judge() {
 act() {
     case $1 in
     odd-layer | odd-image) say "repaired: ${1#odd-} record that the engine did not write" ;;
-    shadow) rm -f "$DATA_ROOT/overlay-layers/$2.tar-split.gz" ;;
+    shadow) rm -f "$ROOT/overlay-layers/$2.tar-split.gz" ;;
     layer)
         say "layer $2 was built on a layer of another firmware and goes with it; pull its image again"
         remove_layer_folder "$2"
-        rm -f "$DATA_ROOT/overlay-layers/$2.tar-split.gz"
+        rm -f "$ROOT/overlay-layers/$2.tar-split.gz"
         ;;
     image)
         say "image ${3:-$2} is gone with another firmware's layers; pull it again if you need it"
-        rm -rf "${DATA_ROOT:?}/overlay-images/$2"
+        rm -rf "${ROOT:?}/overlay-images/$2"
         ;;
-    former) rm -rf "${DATA_ROOT:?}/overlay-images/$2" ;;
+    former) rm -rf "${ROOT:?}/overlay-images/$2" ;;
     name) say "the name $3 is the firmware's: it was another image's, which stays without it" ;;
     container) say "container ${3:-$2} was made of an image that went with another firmware; it cannot start" ;;
     esac
 }
 
 remove_layer_folder() {
-    link=$(first_line "$DATA_ROOT/overlay/$1/link")
-    case $link in '' | *[!0-9A-Z]*) ;; *) rm -f "$DATA_ROOT/overlay/l/$link" ;; esac
-    rm -rf "${DATA_ROOT:?}/overlay/$1"
+    link=$(first_line "$ROOT/overlay/$1/link")
+    case $link in '' | *[!0-9A-Z]*) ;; *) rm -f "$ROOT/overlay/l/$link" ;; esac
+    rm -rf "${ROOT:?}/overlay/$1"
 }
 
 # uncover_layer ID: a factory layer's folder and short link exist in the store only. A layer that somebody had pulled before the
 # firmware shipped it has another short link, which the layers above name in their file `lower`.
 uncover_layer() {
     link=$(first_line "$STORE/overlay/$1/link")
-    if [ -e "$DATA_ROOT/overlay/l/$link" ] || [ -L "$DATA_ROOT/overlay/l/$link" ]; then
+    if is_there "$ROOT/overlay/l/$link"; then
         say "repaired the link overlay/l/$link"
-        rm -rf "${DATA_ROOT:?}/overlay/l/$link"
+        rm -rf "${ROOT:?}/overlay/l/$link"
         changed=yes
     fi
-    [ -e "$DATA_ROOT/overlay/$1" ] || [ -L "$DATA_ROOT/overlay/$1" ] || return 0
+    is_there "$ROOT/overlay/$1" || return 0
     say "layer $1 is the firmware's: another copy of it is removed"
     changed=yes
     theirs=
-    if [ ! -L "$DATA_ROOT/overlay/$1" ]; then theirs=$(first_line "$DATA_ROOT/overlay/$1/link"); fi
+    if [ ! -L "$ROOT/overlay/$1" ]; then theirs=$(first_line "$ROOT/overlay/$1/link"); fi
     case $theirs in
     '' | *[!0-9A-Z]*) ;;
     *)
-        for lower in "$DATA_ROOT/overlay"/*/lower; do
-            if [ -f "$lower" ] && [ ! -L "$lower" ] && [ ! -L "${lower%/lower}" ] && grep -q "l/$theirs" "$lower"; then
+        for lower in "$ROOT/overlay"/*/lower; do
+            if is_file "$lower" && [ ! -L "${lower%/lower}" ]; then
                 sed "s,l/$theirs,l/$link,g" "$lower" >"$RUN/lower"
-                put_file "$RUN/lower" "$lower" 644
+                cmp -s "$RUN/lower" "$lower" || put_file "$RUN/lower" "$lower" 644
             fi
         done
         ;;
@@ -269,14 +254,14 @@ uncover_layer() {
 
 # same_big_data ID: what the graphroot has of a factory image's manifest and config is the store's.
 same_big_data() {
-    mine=$DATA_ROOT/overlay-images/$1
+    mine=$ROOT/overlay-images/$1
     if [ -L "$mine" ]; then
         say "repaired overlay-images/$1"
         rm -f "$mine"
     fi
     for path in "$STORE/overlay-images/$1"/*; do
-        [ -e "$mine/${path##*/}" ] || [ -L "$mine/${path##*/}" ] || continue
-        if [ -f "$mine/${path##*/}" ] && [ ! -L "$mine/${path##*/}" ] && cmp -s "$path" "$mine/${path##*/}"; then continue; fi
+        is_there "$mine/${path##*/}" || continue
+        if is_file "$mine/${path##*/}" && cmp -s "$path" "$mine/${path##*/}"; then continue; fi
         say "repaired overlay-images/$1/${path##*/}"
         put_file "$path" "$mine/${path##*/}" 600
     done
@@ -286,5 +271,5 @@ same_big_data() {
 put_list() {
     [ -e "$RUN/new-$1" ] || return 0
     tr -d '\n' <"$RUN/new-$1" >"$RUN/list"
-    put_file "$RUN/list" "$DATA_ROOT/$2" 600
+    put_file "$RUN/list" "$ROOT/$2" 600
 }

@@ -4,8 +4,11 @@
 # repositories.json → lines "NAME REFERENCE DIGEST". Nothing in a reference needs an escape, or has a blank, brace or comma: what
 # has one is left out, because the engine would read another name in it than we do.
 references() {
-    tr -d ' \t\r\n' | sed 's/^{"Repositories":{//' | tr '}' '\n' | awk '
+    # One program: of a pipe whose front is killed, the rest would read a shorter list.
+    awk 'BEGIN { RS = "}" }
         {
+            gsub(/[ \t\r\n]/, "")
+            if (NR == 1) sub(/^[{]"Repositories":[{]/, "")
             sub(/^,/, "")
             at = index($0, "\":{")
             if (at < 3) next
@@ -22,24 +25,23 @@ references() {
         }'
 }
 
-# Lines "NAME REFERENCE DIGEST" → repositories.json as the engine writes it.
+# Sorted lines "NAME REFERENCE DIGEST" → repositories.json as the engine writes it.
 to_repositories() {
-    sort -u | awk '
+    awk '
         BEGIN { printf "{\"Repositories\":{" }
         $1 != name { if (name != "") printf "},"; name = $1; printf "\"%s\":{", name; first = 1 }
         { printf "%s\"%s\":\"%s\"", first ? "" : ",", $2, $3; first = 0 }
         END { if (name != "") printf "}"; printf "}}" }'
 }
 
-# Factory references win; what the user made or pulled stays; what an older firmware named and this one does not goes.
+# Factory references (ours) win; what the user made or pulled stays; what an older firmware named (before) and this one does not goes.
 merge_references() {
-    if [ ! -f "$WRITTEN/$REPOSITORIES" ] || [ -L "$WRITTEN/$REPOSITORIES" ] || [ ! -s "$WRITTEN/$REPOSITORIES" ]; then
-        if [ -e "$WRITTEN/$REPOSITORIES" ] || [ -L "$WRITTEN/$REPOSITORIES" ]; then say "repaired $REPOSITORIES"; fi
+    if ! is_file "$WRITTEN/$REPOSITORIES" || [ ! -s "$WRITTEN/$REPOSITORIES" ]; then
+        if is_there "$WRITTEN/$REPOSITORIES"; then say "repaired $REPOSITORIES"; fi
         put_file "$RUN/repositories-in-store" "$WRITTEN/$REPOSITORIES" 600
         return 0
     fi
     references <"$WRITTEN/$REPOSITORIES" >"$RUN/have"
-    sed -n 's/^reference //p' "$STATE/factory" >"$RUN/before"
     awk -v lost="$RUN/lost" '
         FILENAME == ARGV[1] { ours[$2] = $0; next }
         FILENAME == ARGV[2] { before[$0] = 1; next }
@@ -54,6 +56,7 @@ merge_references() {
 }
 
 write_references() {
-    to_repositories <"$1" >"$RUN/repositories"
+    sort -u "$1" >"$RUN/sorted"
+    to_repositories <"$RUN/sorted" >"$RUN/repositories"
     cmp -s "$RUN/repositories" "$WRITTEN/$REPOSITORIES" || put_file "$RUN/repositories" "$WRITTEN/$REPOSITORIES" 600
 }
